@@ -1,0 +1,35 @@
+# Each target makes its own environment when there is none; PYTHON names the interpreter to make it with.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/plimsoll demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/tune_suite.py benchmarks/specs/banking77.toml
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The demo needs fewer packages than the tests, so a first look is ready sooner.
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	test -e $(VENV)/.dev || $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[onnxruntime,openvino,demo]'
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

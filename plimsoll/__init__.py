@@ -1,0 +1,82 @@
+"""Plimsoll: from a pre-trained model, your data and your limits to one artifact that holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plimsoll.core.artifact import Prediction, Predictor
+    from plimsoll.core.decision import Decision
+    from plimsoll.core.spec import Budget, Load, Model, Recipe, Search, Spec, Target
+    from plimsoll.tasks.text_classification import TextClassification
+
+__all__ = [
+    "Budget",
+    "Decision",
+    "Load",
+    "Model",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "Search",
+    "Spec",
+    "Target",
+    "TextClassification",
+    "load",
+    "show",
+    "tune",
+]
+
+_HOME = {
+    "Prediction": "core.artifact",
+    "Predictor": "core.artifact",
+    "Decision": "core.decision",
+    "TextClassification": "tasks.text_classification",
+    **dict.fromkeys(("Budget", "Load", "Model", "Recipe", "Search", "Spec", "Target"), "core.spec"),
+}
+
+
+def tune(spec: Spec | Path | str, out: Path | str | None = None) -> Decision:
+    """Search for the artifact that holds the spec's limits; `decision.artifact` is its folder.
+
+    `spec` is a Spec or the path of a TOML file; `out` the run folder (default: runs/<name of the file>, or
+    runs/<digest> for a Spec). The same call goes on where an interrupted one stopped. Raises
+    `plimsoll.core.errors.UserError` for a wrong spec, data or model.
+    """
+    from plimsoll.core import spec as core_spec
+    from plimsoll.report import log
+    from plimsoll.search import tune as search
+
+    name = Path(spec).stem if isinstance(spec, str | Path) else spec.digest
+    question = core_spec.Spec.read(spec) if isinstance(spec, str | Path) else spec
+    folder = Path("runs") / name if out is None else Path(out)
+    decision = search.tune(question, folder)
+    log.keep(decision, folder)
+    return decision
+
+
+def load(artifact: Path | str) -> Predictor:
+    """Open an artifact (or a run that holds one); `predict([...])` answers texts.
+
+    Raises `plimsoll.core.errors.RunError` when it is no artifact or its files are not the recorded ones.
+    """
+    from plimsoll.core import artifact as core_artifact
+
+    return core_artifact.load(artifact)
+
+
+def show(run: Path | str) -> Decision:
+    """Return the decision of a finished run."""
+    from plimsoll.core.decision import Decision
+
+    return Decision.from_file(Path(run) / "decision.json").model_copy(update={"run": str(run)})
+
+
+def __getattr__(name: str) -> object:
+    # the nouns come from where they live, on first use, so that `import plimsoll` costs nothing
+    import importlib
+
+    if name in _HOME:
+        return getattr(importlib.import_module(f"plimsoll.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'plimsoll' has no attribute {name!r}")

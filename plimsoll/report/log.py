@@ -1,0 +1,124 @@
+"""decisions.md: the log a reviewer reads, written from the decision's record and nothing else."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+from plimsoll.core.decision import Decision, Side
+from plimsoll.core.store import write_atomic
+from plimsoll.report.words import delta, number, share
+
+
+def keep(decision: Decision, folder: Path) -> Path:
+    """Write decisions.md into a run folder and return its path."""
+    path = folder / "decisions.md"
+    write_atomic(path, write(decision))
+    return path
+
+
+def write(decision: Decision) -> str:
+    """Return the decision as Markdown; text from data and models is escaped."""
+    three, budget = decision.three_numbers, decision.budget
+    limits = [f"`{k} = {v:g}`" for k, v in budget if v is not None]
+    lines = [
+        f"# Verdict: {decision.verdict}",
+        "",
+        _safe(decision.why),
+        "",
+        f"Limits: {', '.join(limits)}.",
+        "",
+        "## Three numbers",
+        "",
+        "| what | value (one-sided 95 % bounds) |",
+        "|---|---|",
+        f"| baseline p95 | {number(three.baseline_p95_ms)} |",
+        f"| optimized p95 | {number(three.optimized_p95_ms)} |",
+        f"| quality delta on test | {delta(three.quality_delta)} |",
+        "",
+        f"Speed-up, timed interleaved: {number(decision.speedup_p95)} at p95, {number(decision.speedup_p50)} at p50.",
+        "",
+        "## Baseline and chosen",
+        "",
+        "| | baseline | chosen |",
+        "|---|---|---|",
+        *_sides(decision.baseline, decision.chosen),
+        "",
+    ]
+    if decision.binding is not None:
+        floor = decision.binding.floor
+        lines += [
+            "## What stood in the way",
+            "",
+            f"`{decision.binding.limit}`; the best measured was "
+            f"{delta(floor) if decision.binding.limit == 'quality_drop' else number(floor)}.",
+            "",
+            *(f"- {_safe(x)}" for x in decision.binding.relaxing),
+            "",
+        ]
+    lines += [
+        "## Every other recipe, and why not",
+        "",
+        "| recipe | state | why not | evidence |",
+        "|---|---|---|---|",
+        *(
+            f"| {_safe(r.recipe.says())} | {r.state} | {_safe(r.reason)} | [{r.trial}]({r.evidence}) |"
+            for r in decision.rejected
+        ),
+        "",
+    ]
+    if decision.notes:
+        lines += ["## Notes", "", *(f"- {_safe(n)}" for n in decision.notes), ""]
+    lines += [
+        "## Worst classes of the chosen artifact on test",
+        "",
+        "| class | recall | baseline |",
+        "|---|---|---|",
+        *_worst(decision),
+        "",
+    ]
+    machine = decision.machine.get("fingerprint", {})
+    lines += [
+        "## Machine and time",
+        "",
+        f"- {_safe(str(machine.get('cpu', 'unknown')))}, {machine.get('cores_allowed', '?')} cores allowed, "
+        f"digest `{decision.machine.get('digest', '')}`",
+        f"- ceilings: `{_safe(str(decision.machine.get('ceilings', {})))}`",
+        "- seconds: " + ", ".join(f"{k} {v:g}" for k, v in decision.seconds.items()),
+        f"- spec digest `{decision.spec_digest}`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _sides(a: Side, b: Side) -> list[str]:
+    rows = [
+        ("recipe", _safe(a.recipe.says()), _safe(b.recipe.says())),
+        ("p50", number(a.latency_ms.p50), number(b.latency_ms.p50)),
+        ("p95", number(a.latency_ms.p95), number(b.latency_ms.p95)),
+        ("p99", number(a.latency_ms.p99), number(b.latency_ms.p99)),
+        ("quality on test", share(a.quality), share(b.quality)),
+        *(
+            (k, f"{a.scores[k]:.4f}", f"{b.scores[k]:.4f}")
+            for k in a.scores
+            if isinstance(a.scores[k], float) and k in b.scores
+        ),
+        ("size on disk", number(a.size_mb, 1), number(b.size_mb, 1)),
+        ("peak memory", number(a.peak_memory_mb, 0), number(b.peak_memory_mb, 0)),
+        ("cold start", number(a.cold_start_s), number(b.cold_start_s)),
+    ]
+    return [f"| {name} | {x} | {y} |" for name, x, y in rows]
+
+
+def _worst(decision: Decision) -> list[str]:
+    mine, theirs = decision.chosen.scores.get("recall", {}), decision.baseline.scores.get("recall", {})
+    worst = sorted(mine, key=lambda c: (mine[c], c))[:8]
+    return [f"| {_safe(c)} | {mine[c]:.1%} | {theirs.get(c, float('nan')):.1%} |" for c in worst]
+
+
+def _safe(text: str) -> str:
+    """Return text that Markdown and HTML show as it is: no tags, no table breaks, no links."""
+    flat = " ".join(html.escape(text, quote=False).split())
+    for sign in "\\`*_[]|":
+        flat = flat.replace(sign, "\\" + sign)
+    return flat

@@ -1,0 +1,35 @@
+"""The documentation of parts, read from the parts themselves."""
+
+from __future__ import annotations
+
+import inspect
+
+from rich.console import Console
+
+from plimsoll.core import find
+from plimsoll.core.parts import Part
+
+
+def show(folder: find.Folder, console: Console) -> None:
+    """Print every part of a folder: its docstring, its fields with their types and defaults, what is missing."""
+    for name in find.names(folder):
+        cls = find.part(folder, name)
+        missing = cls.missing()
+        shown = name.replace("_", "-") if folder == "tasks" else name
+        console.print(f"[bold]{shown}[/]" + (f"   not installed: {missing}" if missing else ""), highlight=False)
+        for line in inspect.cleandoc(cls.__doc__ or "").splitlines():
+            console.print(f"  {line}", highlight=False, markup=False)
+        for field, text in fields(cls):
+            console.print(f"    {field}  {text}", highlight=False, markup=False)
+        console.print()
+
+
+def fields(cls: type[Part]) -> list[tuple[str, str]]:
+    """Return each field of a part as (`name: type = default`, its one-line documentation)."""
+    documented = find.field_docs(cls)
+    out: list[tuple[str, str]] = []
+    for name, info in cls.model_fields.items():
+        kind = inspect.formatannotation(info.annotation).replace("typing.", "")
+        default = "" if info.is_required() else f" = {info.get_default(call_default_factory=True)!r}"
+        out.append((f"{name}: {kind}{default}", documented.get(name, "")))
+    return out

@@ -1,0 +1,84 @@
+"""The decision on the terminal: the three numbers, the recipe, the top losers and why, and where the files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from plimsoll.core.decision import Decision
+from plimsoll.report.words import delta, number, share
+
+_LOSERS = 6
+
+
+def show(decision: Decision, console: Console) -> None:
+    """Print a decision."""
+    three, color = decision.three_numbers, "green" if decision.verdict == "met" else "red"
+    console.print()
+    console.print(f"[bold {color}]verdict: {decision.verdict}[/]   {escape(decision.why)}", highlight=False)
+    console.print()
+    numbers = Table.grid(padding=(0, 2))
+    numbers.add_row("baseline p95", number(three.baseline_p95_ms), escape(decision.baseline.recipe.says()))
+    numbers.add_row(
+        "optimized p95", f"[bold]{number(three.optimized_p95_ms)}[/]", escape(decision.chosen.recipe.says())
+    )
+    numbers.add_row(
+        "quality delta",
+        f"[bold]{delta(three.quality_delta)}[/]",
+        f"{share(decision.chosen.quality)} against {decision.baseline.quality.value:.2%}",
+    )
+    numbers.add_row("speed-up", number(decision.speedup_p95), f"at p95; at p50 {number(decision.speedup_p50)}")
+    numbers.add_row(
+        "size, memory",
+        f"{decision.chosen.size_mb.value:.1f} MB, {decision.chosen.peak_memory_mb.value:.0f} MB peak",
+        f"baseline {decision.baseline.size_mb.value:.1f} MB, {decision.baseline.peak_memory_mb.value:.0f} MB peak; "
+        f"cold start {decision.chosen.cold_start_s.value:.2f} s against {decision.baseline.cold_start_s.value:.2f} s",
+    )
+    console.print(numbers, highlight=False)
+    console.print(
+        "[dim]bounds in brackets hold one-sided at 95 % each; latency is text in, label out, one request at a time[/]"
+        if decision.spec.get("load", {}).get("batch", 1) == 1
+        else ""
+    )
+    if decision.binding is not None:
+        console.print(
+            f"\n[bold]what stood in the way[/]: {decision.binding.limit}; the best measured was {_floor(decision)}",
+            highlight=False,
+        )
+        for line in decision.binding.relaxing:
+            console.print(f"  {escape(line)}", highlight=False)
+    _losers(decision, console)
+    for note in decision.notes:
+        console.print(f"[dim]note: {escape(note)}[/]", highlight=False)
+    if decision.run:
+        run = Path(decision.run)
+        console.print(
+            f"\nartifact   {run / 'artifact'}\nrecord     {run / 'decision.json'}\nwhy        {run / 'decisions.md'}\n"
+            f'use it     plimsoll predict {run} --text "..."',
+            highlight=False,
+            markup=False,
+        )
+
+
+def _losers(decision: Decision, console: Console) -> None:
+    if not decision.rejected:
+        return
+    console.print("\n[bold]why not the others[/]")
+    order = {"measured": 0, "scored": 0, "failed": 1, "pruned": 2, "skipped": 3}
+    table = Table.grid(padding=(0, 2))
+    ranked = sorted(decision.rejected, key=lambda r: order[r.state])
+    for r in ranked[:_LOSERS]:
+        table.add_row(f"  {escape(r.recipe.says())}", f"{r.state}", escape(r.reason))
+    console.print(table, highlight=False)
+    if len(ranked) > _LOSERS:
+        console.print(f"  and {len(ranked) - _LOSERS} more in decisions.md", highlight=False)
+
+
+def _floor(decision: Decision) -> str:
+    assert decision.binding is not None
+    if decision.binding.limit == "quality_drop":
+        return delta(decision.binding.floor)
+    return number(decision.binding.floor)

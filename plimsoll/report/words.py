@@ -1,0 +1,29 @@
+"""Numbers as a reader wants them: the value, its bounds, how many samples."""
+
+from __future__ import annotations
+
+import math
+
+from plimsoll.core.record import Measurement
+
+
+def number(m: Measurement, digits: int = 2) -> str:
+    """Return `1.23 ms (1.20 to 1.30, n=3000)`; an exact number has no brackets."""
+    unit = f" {m.unit}" if m.unit not in ("x", "") else m.unit
+    if m.low == m.high == m.value:
+        return f"{m.value:.{digits}f}{unit}"
+    return f"{m.value:.{digits}f}{unit} ({_bound(m.low, digits)} to {_bound(m.high, digits)}, n={m.n:,})"
+
+
+def delta(m: Measurement) -> str:
+    """Return a quality difference in percentage points: `-0.13 points (bounds -0.52 to +0.25, n=3080)`."""
+    return f"{m.value * 100:+.2f} points ({m.low * 100:+.2f} to {m.high * 100:+.2f}, n={m.n:,})"
+
+
+def share(m: Measurement) -> str:
+    """Return a quality as a percentage with its bounds."""
+    return f"{m.value:.2%} ({m.low:.2%} to {m.high:.2%}, n={m.n:,})"
+
+
+def _bound(x: float, digits: int) -> str:
+    return "unbounded" if math.isinf(x) else f"{x:.{digits}f}"

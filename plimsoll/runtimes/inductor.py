@@ -1,0 +1,180 @@
+"""torch.compile's compiler ahead of time: C++ (or GPU) code made once, opened without compiling."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.core.errors import Unsupported
+from plimsoll.core.parts import Device, Runtime, Sample, Session
+
+if TYPE_CHECKING:
+    import torch
+
+_FILE = "model.pt2"
+_BATCH_ROWS = 64
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # without one of these bf16 is emulated, hundreds of times slower
+
+
+class Inductor(Runtime):
+    """TorchInductor, ahead of time: one compiled program for every batch and length.
+
+    Only rows of equal length meet in a batch, so there is no padding and no mask in the program.
+
+    Pays when: eager PyTorch spends its time between operators: small models, short inputs. It keeps PyTorch's
+        own kernels for the large matrix products, so on a CPU the gain is smaller than that of a runtime made for it.
+    Costs: half a minute of compiling and a C++ compiler where it is built, none where it is opened. The program
+        is made for this processor's instruction set and this number of threads.
+    Source: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
+    """
+
+    requires: ClassVar[dict[str, str]] = {"torch": "torch", "transformers": "transformers"}
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of weights and activations."""
+    device: Device = "cpu"
+    """Where the program runs."""
+
+    @classmethod
+    def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
+        """Return fp32, and bf16 where the device computes in it.
+
+        Raises Unsupported when there is no GPU, or no C++ compiler.
+        """
+        _check_compiler()
+        if device == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                raise Unsupported("PyTorch finds no CUDA device here", 'set target.device = "cpu"')
+        precisions = ("fp32", "bf16") if device == "cuda" or _cpu_has_bf16() else ("fp32",)
+        return tuple(cls(threads=threads, precision=p, device=device) for p in precisions)
+
+    @property
+    def steps(self) -> int:
+        """0 in fp32: the compiler keeps the arithmetic; 1 when the weights are rounded to 16 bits."""
+        return 0 if self.precision == "fp32" else 1
+
+    @property
+    def build_s(self) -> float:
+        """Code generation and the C++ compiler."""
+        return 60.0
+
+    def build(self, model: Path, sample: Sample, out: Path) -> None:
+        """Export, compile and write `model.pt2`, weights inside.
+
+        Raises Unsupported when there is no C++ compiler or the model cannot be traced for every length.
+        """
+        _check_compiler()
+        import torch
+        from torch._inductor import aoti_compile_and_package
+
+        from plimsoll.train import encoder
+
+        dtype = torch.float32 if self.precision == "fp32" else torch.bfloat16
+        module = _without_mask(encoder.load(model).to(self.device, dtype))
+        ids = torch.tensor([sample.input_ids[0]] * 2, device=self.device)
+        shapes = {"ids": {0: torch.export.Dim("batch", min=1, max=_BATCH_ROWS),
+                          1: torch.export.Dim("length", min=2, max=sample.max_length)}}
+        # frozen weights are packed for the matrix products at build time, not at each call
+        options = {"freezing": self.device == "cpu", "cpp.threads": self.threads}
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of the compiler about itself
+            try:
+                program = torch.export.export(module, (ids,), dynamic_shapes=shapes)
+                aoti_compile_and_package(program, package_path=str(out / _FILE), inductor_configs=options)
+            except RuntimeError as e:
+                raise Unsupported(f"TorchInductor cannot compile this model: {str(e).splitlines()[0]}",
+                                  "leave inductor out") from e
+
+    def open(self, folder: Path) -> Session:
+        """Load the program. Sets PyTorch's thread count for the whole process."""
+        import torch
+        from torch._inductor import aoti_load_package
+
+        torch.set_num_threads(self.threads)
+        # calling the model itself would parse its signature from JSON each time
+        run = aoti_load_package(str(folder / _FILE)).loader.boxed_run
+        return _CudaSession(run) if self.device == "cuda" else _InductorSession(run)
+
+
+class _InductorSession(Session):
+    def __init__(self, run: Any) -> None:
+        import torch
+
+        self._torch, self._run = torch, run
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return float32 [rows, labels]; rows of the same length go together, up to 64 at once."""
+        if len(input_ids) == 1:
+            return self._batch(input_ids)
+        by_length: dict[int, list[int]] = {}
+        for i, row in enumerate(input_ids):
+            by_length.setdefault(len(row), []).append(i)
+        batches = [rows[i:i + _BATCH_ROWS] for rows in by_length.values() for i in range(0, len(rows), _BATCH_ROWS)]
+        found = np.concatenate([self._batch([input_ids[i] for i in rows]) for rows in batches])
+        out = np.empty_like(found)
+        out[np.concatenate(batches)] = found
+        return out
+
+    def _batch(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        return self._run([self._torch.tensor(rows)])[0].numpy()
+
+
+class _CudaSession(_InductorSession):
+    """Times the device by its own events: what the host measures includes the copies and the waiting."""
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return float32 [rows, labels], and leave the device time of the call in `device_ms`."""
+        self.device_ms = 0.0
+        return super().logits(input_ids)
+
+    def _batch(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        event = self._torch.cuda.Event
+        began, ended = event(enable_timing=True), event(enable_timing=True)
+        ids = self._torch.tensor(rows, device="cuda")
+        began.record()
+        logits = self._run([ids])[0]
+        ended.record()
+        host = logits.cpu().numpy()  # waits for the device, so both events have happened
+        self.device_ms = (self.device_ms or 0.0) + began.elapsed_time(ended)
+        return host
+
+
+def _without_mask(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a module for rows without padding: int64 [batch, length] -> logits, float32 [batch, labels]."""
+    import torch
+
+    encoder: Any = model.encoder
+    head: Any = model.head
+
+    class NoPadding(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.head = encoder, head
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            hidden = self.encoder(input_ids=ids, attention_mask=None).last_hidden_state
+            return self.head(hidden, torch.ones_like(ids)).float()
+
+    return NoPadding().eval()
+
+
+def _check_compiler() -> None:
+    wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # TorchInductor's own choice
+    if shutil.which(wanted) is None:
+        raise Unsupported(f"TorchInductor needs a C++ compiler to build, and finds no {wanted}",
+                          "install g++ (on Debian and Ubuntu: apt install g++), or name a compiler in CXX")
+
+
+def _cpu_has_bf16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and not _BF16_FLAGS.isdisjoint(cpuinfo.read_text().split())

@@ -1,0 +1,360 @@
+"""ONNX Runtime: the exported graph with fused attention, in fp32 or int8, on the CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.core.errors import Unsupported
+from plimsoll.core.parts import Device, Runtime, Sample, Session
+
+if TYPE_CHECKING:
+    import onnx
+
+MODEL = "model.onnx"
+LARGEST_DIFFERENCE = 1e-2
+"""Between the logits of torch and of the fused fp32 graph; fusions of a graph they do not fit differ by far more."""
+ROWS_AT_ONCE = 64
+Ranges = Mapping[str, tuple[float, float]]
+"""Least and largest value of each quantized activation, by tensor name."""
+
+
+class Onnxruntime(Runtime):
+    """ONNX Runtime on the CPU: fused attention, fp32 or int8 arithmetic, one .onnx file.
+
+    No row is ever padded: the mask is taken out of the graph, one row runs as it is, and rows of a batch run with
+    those of their own length (one by one in int8_dynamic, whose activation scales span the batch). So an answer does
+    not depend on who else is in the batch. A session answers one caller at a time.
+
+    Pays when: requests come one at a time on a CPU. int8 roughly halves fp32 without VNNI and does better with it.
+
+    Costs: about 5 s to export, 10 to 30 s more for int8. int8 also stores the word embeddings in 8 bits, so the file
+        shrinks to a quarter; answers move a little, and differently on CPUs with and without VNNI.
+
+    Source: ONNX Runtime's transformers optimizer and its quantization guide
+        (onnxruntime.ai/docs/performance/transformer-optimization.html, .../model-optimizations/quantization.html).
+    """
+
+    requires: ClassVar[dict[str, str]] = {"onnxruntime": "onnxruntime"}
+
+    precision: Literal["fp32", "int8_dynamic", "int8_static"] = "fp32"
+    """Arithmetic of the matrix products. Dynamic measures each input's range, static fixes it on training rows."""
+    reduce_range: bool | None = None
+    """Weights in 7 bits, which CPUs without VNNI cannot overflow. None: both are tried here, and the better is kept."""
+
+    @classmethod
+    def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
+        """Return fp32 and both int8 settings; raises Unsupported for any device but the CPU."""
+        if device != "cpu":
+            raise Unsupported(f"the runtime onnxruntime serves from the CPU only, not from {device}",
+                              "use the runtime torch there, or set target.device to cpu")
+        return tuple(cls(threads=threads, precision=p) for p in ("fp32", "int8_dynamic", "int8_static"))
+
+    @property
+    def steps(self) -> int:
+        """Return 1 for the export, 1 more for int8, 1 more for ranges taken from a sample."""
+        return {"fp32": 1, "int8_dynamic": 2, "int8_static": 3}[self.precision]
+
+    def build(self, model: Path, sample: Sample, out: Path) -> None:
+        """Write model.onnx. Raises Unsupported when the model cannot be exported or its graph answers otherwise."""
+        from plimsoll.train import encoder, export
+
+        module = encoder.load(model)
+        with tempfile.TemporaryDirectory() as scratch:
+            export.onnx(module, Path(scratch) / MODEL)
+            import onnx  # after the export, which says so when it is missing
+
+            graph = _without_mask(_fused(onnx.load(Path(scratch) / MODEL), cast(Any, module.encoder).config))
+        probes = export.probes(sample.input_ids, sample.max_length)
+        off = float(np.abs(_answers(graph, probes) - export.logits(module, probes)).max())
+        if not off <= LARGEST_DIFFERENCE:
+            raise Unsupported(f"the logits of the ONNX graph differ from torch's by {off:.3g}",
+                              "ONNX Runtime's fusions do not fit this model; use another runtime")
+        if self.precision != "fp32":
+            graph = self._int8(graph, sample)
+        onnx.save(graph, out / MODEL)
+
+    def open(self, folder: Path) -> Session:
+        """Open model.onnx with this part's threads."""
+        return OnnxSession(folder / MODEL, self.threads, alone=self.precision == "int8_dynamic")
+
+    def _int8(self, fp32: onnx.ModelProto, sample: Sample) -> onnx.ModelProto:
+        """Return the graph in int8: of the settings left open, the one whose logits stay nearest to fp32 here."""
+        rows = sample.input_ids
+        if not rows:
+            raise Unsupported("int8 needs sample rows, and the sample is empty", "use fp32, or give train rows")
+        held_out = rows[:64]
+        wanted = _answers(fp32, held_out)
+        ranges = _ranges(fp32, rows[64:264] or rows) if self.precision == "int8_static" else [None]
+        reduced = (False, True) if self.reduce_range is None else (self.reduce_range,)
+        candidates = (_Int8(fp32, r, kept).model() for kept in ranges for r in reduced)
+        return min(candidates, key=lambda c: float(np.square(_answers(c, held_out) - wanted).mean()))
+
+
+class OnnxSession(Session):
+    """One model.onnx opened. A length seen once keeps its buffers, which halves the time around the call."""
+
+    def __init__(self, model: Path, threads: int, alone: bool) -> None:
+        self._session = _session(str(model), threads)
+        self._labels = int(self._session.get_outputs()[0].shape[-1])
+        self._alone = alone
+        self._bound: dict[int, tuple[NDArray[np.int64], Any, NDArray[np.float32]]] = {}
+        self._run = self._session.run_with_iobinding
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return float32 [rows, labels] for unpadded token ids; rows run with others of their own length only."""
+        if len(input_ids) == 1:
+            return self._one(input_ids[0])
+        out = np.empty((len(input_ids), self._labels), dtype=np.float32)
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for i, row in enumerate(input_ids):
+            by_length[len(row)].append(i)
+        step = 1 if self._alone else ROWS_AT_ONCE
+        for places in by_length.values():
+            for start in range(0, len(places), step):
+                chosen = places[start : start + step]
+                ids = np.array([input_ids[i] for i in chosen], dtype=np.int64)
+                out[chosen] = self._session.run(["logits"], {"input_ids": ids})[0]
+        return out
+
+    def _one(self, row: Sequence[int]) -> NDArray[np.float32]:
+        bound = self._bound.get(len(row))
+        if bound is None:
+            bound = self._bound[len(row)] = self._bind(len(row))
+        ids, binding, out = bound
+        ids[0] = row
+        self._run(binding)
+        return out.copy()
+
+    def _bind(self, length: int) -> tuple[NDArray[np.int64], Any, NDArray[np.float32]]:
+        ids = np.zeros((1, length), dtype=np.int64)
+        out = np.zeros((1, self._labels), dtype=np.float32)
+        binding = self._session.io_binding()
+        binding.bind_input("input_ids", "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        return ids, binding, out
+
+
+def _session(model: str | bytes, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings speak of the graph's spare initializers, which cost nothing
+    # The fusions that pay are in the file. The further ones here would put back SkipLayerNormalization, whose
+    # CPU kernel takes four times as long as Add and LayerNormalization (onnxruntime 1.32, 32 tokens: 73 against 17 us).
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _answers(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """Return the logits of a graph without a mask, float32 [rows, labels], one row at a time."""
+    session = _session(model.SerializeToString(), threads=1)
+    return np.concatenate([session.run(["logits"], {"input_ids": np.array([row], np.int64)})[0] for row in rows])
+
+
+def _fused(model: onnx.ModelProto, config: Any) -> onnx.ModelProto:
+    """Return the graph with one node per attention and per Gelu, where the model is like BERT; else as it was."""
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_by_fusion
+
+    options = FusionOptions("bert")
+    options.enable_skip_layer_norm = False  # slower on a CPU than what it stands for, see _session
+    options.enable_embed_layer_norm = False  # likewise
+    options.enable_bias_gelu = False  # the int8 products take the bias along
+    options.enable_bias_skip_layer_norm = False
+    return optimize_by_fusion(model, "bert", config.num_attention_heads, config.hidden_size, options).model
+
+
+def _without_mask(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with `input_ids` as its only input: every token counts, for no row is padded."""
+    from onnx import TensorProto, helper
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    graph = model.graph
+    for node in graph.node:
+        if node.op_type == "Attention" and len(node.input) > 3:
+            node.input[3] = ""
+    ones = helper.make_tensor("one", TensorProto.INT64, [1], [1])
+    nodes = [helper.make_node("Shape", ["input_ids"], ["input_ids_shape"]),
+             helper.make_node("ConstantOfShape", ["input_ids_shape"], ["attention_mask"], value=ones), *graph.node]
+    inputs = [i for i in graph.input if i.name != "attention_mask"]
+    _replace(graph.node, nodes)
+    _replace(graph.input, inputs)
+    wrapped = OnnxModel(model)
+    wrapped.prune_graph()
+    return wrapped.model
+
+
+def _ranges(fp32: onnx.ModelProto, rows: Iterable[Sequence[int]]) -> list[Ranges]:
+    """Return two ranges worth trying for each activation: its extremes, and without the outermost 1 in 10,000."""
+    import onnx
+    from onnx import helper
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(fp32)
+    names = sorted({node.input[0] for node in _products(fp32)})
+    probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    session = _session(probe.SerializeToString(), threads=1)
+    generator = np.random.default_rng(0)
+    seen: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    for row in rows:
+        for name, value in zip(names, session.run(names, {"input_ids": np.array([row], np.int64)}), strict=True):
+            some = generator.choice(value.ravel(), size=min(value.size, 4096))
+            seen[name].append(np.append(some, [value.min(), value.max()]))
+    values = {name: np.concatenate(parts) for name, parts in seen.items()}
+    return [{name: (float(np.quantile(v, q)), float(np.quantile(v, 1 - q))) for name, v in values.items()}
+            for q in (0.0, 1e-4)]
+
+
+def _products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the products with constant weights, attention's included. The head's Gemm is tiny and stays fp32."""
+    matrices = {i.name for i in model.graph.initializer if len(i.dims) == 2}
+    return [node for node in model.graph.node
+            if node.op_type in ("MatMul", "Attention") and node.input[1] in matrices
+            and [a.name for a in node.attribute] in ([], ["num_heads"])]  # QAttention knows no other of Attention's
+
+
+class _Int8:
+    """The fp32 graph rewritten with int8 products and 8-bit word embeddings.
+
+    Weights are symmetric int8, one scale per output; activations asymmetric uint8, one scale per tensor: measured at
+    each call, or fixed to `ranges`. The operators are ONNX Runtime's own (DynamicQuantizeMatMul,
+    MatMulIntegerToFloat, QAttention, GatherBlockQuantized): written here directly, for the runtime finds the first
+    only behind Adds it recognises and the second not at all once the scales are constants.
+    """
+
+    def __init__(self, fp32: onnx.ModelProto, reduce_range: bool, ranges: Ranges | None) -> None:
+        self._fp32 = fp32
+        self._largest = 64 if reduce_range else 127  # 2 * 255 * 64 still fits the 16 bits AVX2 adds a pair in
+        self._ranges = ranges
+        self._constants = {i.name: i for i in fp32.graph.initializer}
+        self._readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in fp32.graph.node:
+            for name in node.input:
+                self._readers[name].append(node)
+        self._nodes: list[onnx.NodeProto] = []
+        self._done: set[str] = set()
+        """Outputs a quantized node has taken over from an Add."""
+
+    def model(self) -> onnx.ModelProto:
+        """Return the int8 graph."""
+        import onnx
+
+        products = {node.output[0] for node in _products(self._fp32)}
+        for node in self._fp32.graph.node:
+            if node.output[0] in products:
+                (self._attention if node.op_type == "Attention" else self._matmul)(node)
+            elif node.op_type == "Gather" and node.input[1] == "input_ids" and node.input[0] in self._constants:
+                self._embedding(node)
+            elif node.op_type == "Gelu":  # its tanh form is a third faster and off by less than one step of 8 bits
+                self._add("FastGelu", list(node.input), list(node.output))
+            elif node.output[0] not in self._done:
+                self._nodes.append(node)
+        used = {name for node in self._nodes for name in node.input}
+        model = onnx.ModelProto()
+        model.CopyFrom(self._fp32)
+        _replace(model.graph.node, self._nodes)
+        _replace(model.graph.initializer, [i for name, i in self._constants.items() if name in used])
+        if all(o.domain != "com.microsoft" for o in model.opset_import):
+            model.opset_import.add(domain="com.microsoft", version=1)
+        return model
+
+    def _matmul(self, node: onnx.NodeProto) -> None:
+        weight, scale = self._columns(node.input[1])
+        bias, output = self._bias(node)
+        if self._ranges is None:
+            self._add("DynamicQuantizeMatMul", [node.input[0], weight, scale, "", bias], [output])
+        else:
+            a, a_scale, a_zero = self._activation(node.input[0])
+            self._add("MatMulIntegerToFloat", [a, weight, a_scale, scale, a_zero, "", bias], [output])
+
+    def _attention(self, node: onnx.NodeProto) -> None:
+        weight, scale = self._columns(node.input[1])
+        a, a_scale, a_zero = self._activation(node.input[0])
+        self._add("QAttention", [a, weight, node.input[2], a_scale, scale, "", a_zero], list(node.output),
+                  num_heads=node.attribute[0].i)
+
+    def _embedding(self, node: onnx.NodeProto) -> None:
+        from onnx import numpy_helper
+
+        table = numpy_helper.to_array(self._constants[node.input[0]])
+        rows, width = table.shape
+        block = next((b for b in (128, 64, 32, 16) if width % b == 0), None)
+        if block is None:  # the operator knows blocks of these sizes only
+            self._nodes.append(node)
+            return
+        blocks = table.reshape(rows, width // block, block)
+        scale = _scale(np.abs(blocks).max(axis=2), 127)
+        values = (np.rint(blocks / scale[:, :, None]) + 128).astype(np.uint8).reshape(table.shape)
+        self._add("GatherBlockQuantized",
+                  [self._constant(f"{node.input[0]}_u8", values), node.input[1],
+                   self._constant(f"{node.input[0]}_scale", scale)],
+                  list(node.output), bits=8, block_size=block, gather_axis=0, quantize_axis=1)
+
+    def _columns(self, name: str) -> tuple[str, str]:
+        """Return the names of a weight in int8 and of its scales, one per column."""
+        from onnx import numpy_helper
+
+        weight = numpy_helper.to_array(self._constants[name])
+        scale = _scale(np.abs(weight).max(axis=0), self._largest)
+        return (self._constant(f"{name}_s8", np.rint(weight / scale).astype(np.int8)),
+                self._constant(f"{name}_scale", scale))
+
+    def _activation(self, name: str) -> tuple[str, str, str]:
+        """Quantize an activation once; return the names of its values, scale and zero point."""
+        out = (f"{name}_u8", f"{name}_u8_scale", f"{name}_u8_zero")
+        if out[0] in self._done:
+            return out
+        self._done.add(out[0])
+        if self._ranges is None:
+            self._add("DynamicQuantizeLinear", [name], list(out))
+            return out
+        low, high = min(self._ranges[name][0], 0.0), max(self._ranges[name][1], 0.0)
+        scale = _scale(np.array(high - low, dtype=np.float32), 255)
+        self._constant(out[1], scale)
+        self._constant(out[2], np.array(np.rint(-low / scale), dtype=np.uint8))
+        self._add("QuantizeLinear", [name, *out[1:]], [out[0]])
+        return out
+
+    def _bias(self, node: onnx.NodeProto) -> tuple[str, str]:
+        """Return the bias that is added to a product and nothing else, and the output it then has; else no bias."""
+        readers = self._readers[node.output[0]]
+        if len(readers) == 1 and readers[0].op_type == "Add":
+            for name in readers[0].input:
+                if name in self._constants and len(self._constants[name].dims) == 1:
+                    self._done.add(readers[0].output[0])
+                    return name, readers[0].output[0]
+        return "", node.output[0]
+
+    def _constant(self, name: str, value: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def _add(self, op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
+        from onnx import helper
+
+        domain = "" if op in ("DynamicQuantizeLinear", "QuantizeLinear") else "com.microsoft"
+        self._nodes.append(helper.make_node(op, inputs, outputs, outputs[0] + "_" + op, domain=domain, **attributes))
+
+
+def _scale(extreme: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
+    """Return the step that reaches `extreme` in `largest` steps; 1 where there is nothing to reach."""
+    return np.where(extreme > 0, extreme / largest, 1).astype(np.float32)
+
+
+def _replace(field: Any, values: Iterable[Any]) -> None:
+    """Set a repeated protobuf field."""
+    kept = list(values)
+    del field[:]
+    field.extend(kept)

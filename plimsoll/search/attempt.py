@@ -1,0 +1,298 @@
+"""One recipe walked to its end: each move, the build, the answers to the validation rows. What breaks is a record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.bench import clock
+from plimsoll.bench.stats import paired_difference, proportion
+from plimsoll.core import find
+from plimsoll.core.artifact import Artifact, Invariance, seal, size_mb
+from plimsoll.core.child import Child
+from plimsoll.core.errors import ChildError, Unsupported, UserError
+from plimsoll.core.parts import Move, Sample
+from plimsoll.core.record import digest, exact
+from plimsoll.core.spec import Recipe
+from plimsoll.core.trial import Trial
+from plimsoll.data import dataset
+from plimsoll.data.dataset import Dataset
+from plimsoll.search.run import Run
+
+_INVARIANCE_ROWS = 64
+
+
+@dataclass
+class Bench:
+    """What every attempt of one run shares: the run, the prepared data, the model to start from, one maker process."""
+
+    run: Run
+    data: Path
+    dataset: Dataset
+    pretrained: Path
+    pretrained_digest: str
+    data_digest: str
+    threads: int
+    machine: str
+    _maker: Child | None = field(default=None)
+    _entered: dict[str, clock.Contestant] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> dict[str, Path]:
+        """The splits a stopwatch process reads."""
+        return {split: self.data / f"{split}.jsonl" for split in ("validation", "test")}
+
+    def maker(self) -> Child:
+        """Return the process that makes things, started on first use: loading a framework once is enough."""
+        if self._maker is None:
+            self._maker = Child("plimsoll.search.maker", self.run.folder / "logs" / "maker.log", self.threads)
+        return self._maker
+
+    def retire_maker(self) -> None:
+        """End the maker process; the next use starts a fresh one."""
+        if self._maker is not None:
+            self._maker.close()
+            self._maker = None
+
+    def enter(self, trial_id: str, folder: Path) -> clock.Contestant:
+        """Return the opened artifact of a trial, awake; it stays open until `close`, so it starts only once."""
+        if trial_id not in self._entered:
+            self._entered[trial_id] = clock.enter(
+                folder, self.texts, self.run.spec.load.batch, self.run.folder / "logs" / f"{trial_id}.log"
+            )
+        self._entered[trial_id].resume()
+        return self._entered[trial_id]
+
+    def leave(self, trial_id: str) -> None:
+        """Close a trial's artifact if it is open."""
+        if trial_id in self._entered:
+            self._entered.pop(trial_id).close()
+
+    def close(self) -> None:
+        """End every process of this run."""
+        self.retire_maker()
+        for trial_id in list(self._entered):
+            self.leave(trial_id)
+
+    def tokenizer(self) -> Path:
+        return self.pretrained / "tokenizer.json"
+
+
+def attempt(
+    recipe: Recipe, bench: Bench, *, baseline: Trial | None, deadline_s: Callable[[Move], float | None]
+) -> Trial:
+    """Walk a recipe up to its answers on validation, or return the finished trial of an earlier session.
+
+    `deadline_s` tells how long a move that has still to be made may take. A part that cannot do this here
+    gives a skipped trial, one that breaks a failed one; StoreError and an error of the user's pass through.
+    """
+    run = bench.run
+    done = run.trial(recipe.id)
+    if done is not None and _stands(done, baseline):
+        return done
+    seconds: dict[str, float] = {}
+    try:
+        model, key = walk(recipe, bench, deadline_s, seconds)
+        artifact = _build(recipe, model, key, bench, seconds)
+        trial = _answer(recipe, artifact, bench, baseline, seconds)
+    except Unsupported as e:
+        trial = Trial(id=recipe.id, recipe=recipe, state="skipped", reason=" ".join(filter(None, (e.message, e.hint))))
+    except UserError:
+        raise
+    except ChildError as e:
+        bench.retire_maker()
+        trial = Trial(id=recipe.id, recipe=recipe, state="failed", reason=f"broke: {e.message}", traceback=e.traceback)
+    run.report({"stage": "tried", "note": f"{recipe.says()}: {_in_words(trial)}"})
+    return run.save(trial.model_copy(update={"seconds": seconds, "baseline": baseline is None}))
+
+
+def _stands(done: Trial, baseline: Trial | None) -> bool:
+    """Return whether a trial of an earlier session need not be walked again."""
+    if done.artifact:
+        return Path(done.artifact).exists()
+    return baseline is not None  # without a baseline there is no run, so what broke it is tried again
+
+
+def _in_words(trial: Trial) -> str:
+    if trial.validation is None or trial.size_mb is None:
+        return f"{trial.state}, {trial.reason}"
+    return f"{trial.validation.value:.2%} right on validation, {trial.size_mb.value:.1f} MB"
+
+
+def walk(
+    recipe: Recipe, bench: Bench, deadline_s: Callable[[Move], float | None], seconds: dict[str, float]
+) -> tuple[Path, dict[str, Any]]:
+    """Apply the moves in order, each once for all recipes that share it; return the model folder and its key."""
+    model, key = bench.pretrained, {"pretrained": bench.pretrained_digest}
+    spec = bench.run.spec
+    for move in recipe.moves:
+        key = {
+            "move": find.write(move),
+            "from": digest(key),
+            "data": bench.data_digest,
+            "seed": spec.search.seed,
+            "device": spec.target.device,
+            "threads": bench.threads,
+            "version": version("plimsoll-ml"),
+            # training is planned to fit the search, so another budget makes another model
+            "search_minutes": spec.budget.search_minutes,
+        }
+        source = model
+
+        def make(out: Path, move: Move = move, source: Path = source) -> None:
+            began = time.monotonic()
+            bench.run.report({"stage": move.name(), "note": f"{move.says()}"})
+            bench.maker().call(
+                {
+                    "do": "apply",
+                    "move": find.write(move),
+                    "model": str(source),
+                    "data": str(bench.data),
+                    "out": str(out),
+                    "task": find.write(spec.task),
+                    "threads": bench.threads,
+                    "device": spec.target.device,
+                    "seed": spec.search.seed,
+                    "deadline_s": deadline_s(move),
+                },
+                bench.run.report,
+            )
+            (out / "seconds.json").write_text(json.dumps(time.monotonic() - began))
+
+        model: Path = bench.run.store.once("model", key, make)
+        seconds[move.name()] = json.loads((model / "seconds.json").read_text())
+    return model, key
+
+
+def _build(recipe: Recipe, model: Path, key: dict[str, Any], bench: Bench, seconds: dict[str, float]) -> Path:
+    runtime = recipe.runtime
+    sample, sample_file = _sample(model, bench)
+
+    def make(out: Path) -> None:
+        began = time.monotonic()
+        if runtime.in_process:
+            runtime.build(model, sample, out)
+        else:
+            bench.maker().call(
+                {
+                    "do": "build",
+                    "runtime": find.write(runtime),
+                    "model": str(model),
+                    "out": str(out),
+                    "sample": str(sample_file),
+                },
+                bench.run.report,
+            )
+        shutil.copyfile(model / "tokenizer.json", out / "tokenizer.json")
+        seal(
+            out,
+            Artifact(
+                runtime=runtime,
+                task=bench.run.spec.task,
+                labels=bench.dataset.labels,
+                max_length=sample.max_length,
+                lineage=tuple(find.write(m) for m in recipe.moves),
+                machine=bench.machine,
+            ),
+        )
+        seconds["build"] = time.monotonic() - began
+
+    return bench.run.store.once(
+        "artifact",
+        {
+            "runtime": find.write(runtime),
+            "model": digest(key),
+            "machine": bench.machine,
+            "version": version("plimsoll-ml"),
+        },
+        make,
+    )
+
+
+def _sample(model: Path, bench: Bench) -> tuple[Sample, Path]:
+    """Return up to 2,000 tokenized training rows in a random order, and the file that holds them."""
+    from tokenizers import Tokenizer
+
+    from plimsoll.search.maker import sample_from
+
+    record = model / "plimsoll_model.json"
+    max_length = int(json.loads(record.read_text())["max_length"]) if record.exists() else 128
+
+    def make(out: Path) -> None:
+        tokenizer = Tokenizer.from_file(str(bench.tokenizer()))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length)
+        texts = bench.dataset.train.texts
+        order = np.random.default_rng(bench.run.spec.search.seed).permutation(len(texts))[:2000]
+        rows = [e.ids for e in tokenizer.encode_batch([texts[i] for i in order])]
+        (out / "sample.json").write_text(json.dumps({"input_ids": rows, "max_length": max_length}))
+
+    folder = bench.run.store.once(
+        "sample",
+        {
+            "data": bench.data_digest,
+            "tokenizer": bench.pretrained_digest,
+            "max_length": max_length,
+            "seed": bench.run.spec.search.seed,
+        },
+        make,
+    )
+    return sample_from(folder / "sample.json"), folder / "sample.json"
+
+
+def _answer(recipe: Recipe, folder: Path, bench: Bench, baseline: Trial | None, seconds: dict[str, float]) -> Trial:
+    """Open the artifact as a server would and judge it on validation."""
+    run = bench.run
+    began = time.monotonic()
+    contestant = bench.enter(recipe.id, folder)
+    try:
+        logits = scores(contestant, recipe.id, "validation", bench)
+        memory = contestant.call({"do": "memory"})
+        rows = min(_INVARIANCE_ROWS, len(bench.dataset.validation))
+        invariance = contestant.call({"do": "invariance", "split": "validation", "rows": list(range(rows))})
+    except BaseException:
+        bench.leave(recipe.id)
+        raise
+    contestant.pause()
+    right = run.spec.task.correct(logits, bench.dataset.targets("validation"))
+    against = right if baseline is None else correct(baseline.id, "validation", bench)
+    seconds["score"] = time.monotonic() - began
+    return Trial(
+        id=recipe.id,
+        recipe=recipe,
+        state="scored",
+        artifact=str(folder),
+        validation=proportion(int(right.sum()), len(right)),
+        validation_delta=paired_difference(against, right),
+        disagreement=float(np.mean(against != right)),
+        size_mb=exact(size_mb(folder), "MB", bench.machine),
+        peak_memory_mb=exact(memory, "MB", bench.machine),
+        cold_start_s=exact(contestant.cold_start_s, "s", bench.machine),
+        invariance=Invariance(**invariance),
+    )
+
+
+def scores(contestant: clock.Contestant, trial_id: str, split: dataset.Split, bench: Bench) -> NDArray[np.float32]:
+    """Return the artifact's logits on a split, float32 [rows, labels], and keep them in the run's scores/."""
+    out = bench.run.folder / "scores" / f"{trial_id}-{split}.npy"
+    out.parent.mkdir(exist_ok=True)
+    contestant.call(
+        {"do": "score", "split": split, "out": str(out)},
+        lambda event: bench.run.report({**event, "note": f"{trial_id} on {split}"}),
+    )
+    return cast("NDArray[np.float32]", np.load(out))
+
+
+def correct(trial_id: str, split: dataset.Split, bench: Bench) -> NDArray[np.bool_]:
+    """Return which rows of a split a trial answered rightly, bool [rows], from its kept logits."""
+    logits = np.load(bench.run.folder / "scores" / f"{trial_id}-{split}.npy")
+    return bench.run.spec.task.correct(logits, bench.dataset.targets(split))

@@ -1,0 +1,42 @@
+"""The process that makes things: applies moves and builds artifacts, so that what they import and break stays in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from plimsoll.core import find
+from plimsoll.core.child import serve
+from plimsoll.core.parts import Event, Move, Runtime, Sample, Task, Work
+
+
+def sample_from(file: Path) -> Sample:
+    """Read the tokenized sample a run keeps beside its data."""
+    value = json.loads(file.read_text())
+    return Sample(tuple(tuple(row) for row in value["input_ids"]), value["max_length"])
+
+
+def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
+    move = cast(Move, find.read("moves", request["move"]))
+    work = Work(
+        task=cast(Task, find.read("tasks", request["task"])),
+        data=Path(request["data"]),
+        threads=request["threads"],
+        device=request["device"],
+        seed=request["seed"],
+        deadline_s=request["deadline_s"],
+        report=report,
+    )
+    move.apply(Path(request["model"]), work, Path(request["out"]))
+
+
+def _build(request: dict[str, Any], report: Callable[[Event], None]) -> None:
+    runtime = cast(Runtime, find.read("runtimes", request["runtime"]))
+    report({"stage": "build", "note": runtime.says()})
+    runtime.build(Path(request["model"]), sample_from(Path(request["sample"])), Path(request["out"]))
+
+
+if __name__ == "__main__":
+    serve({"apply": _apply, "build": _build})

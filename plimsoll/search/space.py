@@ -1,0 +1,75 @@
+"""Which recipes to try: every runtime and precision on the tuned model, then students on the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from plimsoll.core import find
+from plimsoll.core.errors import Unsupported
+from plimsoll.core.parts import Move, Runtime
+from plimsoll.core.spec import Recipe, Spec
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A runtime that cannot be tried here, and why."""
+
+    recipe: Recipe
+    reason: str
+
+
+def baseline(spec: Spec, threads: int) -> Recipe:
+    """Return the recipe every number is compared with.
+
+    Raises Unsupported when its runtime cannot run on the target device.
+    """
+    runtime = spec.target.baseline
+    # the runtime's own variants know the device; the first of them is the plain one
+    plain = next((v for v in type(runtime).variants(threads, spec.target.device)), runtime)
+    untouched = runtime == type(runtime)()
+    return Recipe(
+        moves=spec.search.moves, runtime=plain if untouched else runtime.model_copy(update={"threads": threads})
+    )
+
+
+def variants(spec: Spec, threads: int) -> tuple[list[Recipe], list[Refused]]:
+    """Return the recipes of all runtimes on the tuned model, the quickest to build first, and what is refused."""
+    names = spec.target.runtimes or tuple(n for n in find.names("runtimes") if n != "null")
+    recipes: list[Recipe] = []
+    refused: list[Refused] = []
+    for name in names:
+        cls = cast(type[Runtime], find.part("runtimes", name))
+        plain = Recipe(moves=spec.search.moves, runtime=cls(threads=threads))
+        missing = cls.missing()
+        if missing:
+            refused.append(Refused(plain, f"{name} is not installed here: {missing}"))
+            continue
+        try:
+            recipes += [Recipe(moves=spec.search.moves, runtime=v) for v in cls.variants(threads, spec.target.device)]
+        except Unsupported as e:
+            refused.append(Refused(plain, " ".join(filter(None, (e.message, e.hint)))))
+    return sorted(recipes, key=lambda r: r.runtime.build_s), refused
+
+
+def students(spec: Spec, layers: int, runtimes: Sequence[Runtime]) -> list[Recipe]:
+    """Return the recipes of smaller students, the largest first, each on the given runtimes.
+
+    `layers` is how many encoder layers the tuned model has; a student keeps fewer.
+    """
+    keep = spec.search.keep_layers
+    if keep is None:
+        keep = (layers // 2, layers // 3)
+    sizes = sorted({k for k in keep if 0 < k < layers}, reverse=True)
+    return [
+        Recipe(moves=(*spec.search.moves, *_shrink(sizes[: i + 1])), runtime=r)
+        for i in range(len(sizes))
+        for r in runtimes
+    ]
+
+
+def _shrink(sizes: Sequence[int]) -> tuple[Move, ...]:
+    """Drop layers in steps, then distil once: the steps of a larger student, and the answers it kept, are shared."""
+    drops = [cast(Move, find.read("moves", {"move": "drop_layers", "keep": k})) for k in sizes]
+    return (*drops, cast(Move, find.read("moves", {"move": "distil"})))

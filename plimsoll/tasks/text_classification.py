@@ -1,0 +1,75 @@
+"""Text classification: one text in, one of a fixed set of labels out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.core.parts import Task
+from plimsoll.data.read import read
+from plimsoll.data.rows import Rows
+
+
+class TextClassification(Task):
+    """One label per text.
+
+    The head is a linear layer over the mean of the last hidden states of the real tokens; the metric is accuracy.
+    """
+
+    metric: ClassVar[str] = "accuracy"
+
+    train: str
+    """Rows to learn from: a csv, jsonl or parquet file, a folder, a hub data set id, or builtin:assistant."""
+    test: str | None = None
+    """Rows for reporting only. Cut from train (a fifth, stratified) when absent."""
+    validation: str | None = None
+    """Rows for choosing. Cut from train (a tenth, stratified) when absent."""
+    text: str = "text"
+    """Column of the text."""
+    label: str = "label"
+    """Column of the label."""
+
+    def read(self, split: Literal["train", "validation", "test"]) -> Rows | None:
+        """Return the rows of a split, or None when the spec names no source for it; raises DataError."""
+        source = getattr(self, split)
+        return None if source is None else read(source, split=split, text=self.text, label=self.label)
+
+    def head(self, hidden_size: int, labels: int) -> Any:
+        """Return a module: (hidden [batch, length, hidden], mask [batch, length]) -> logits [batch, labels]."""
+        import torch
+
+        class MeanPooledHead(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.dropout = torch.nn.Dropout(0.1)
+                self.classifier = torch.nn.Linear(hidden_size, labels)
+
+            def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+                weight = mask.unsqueeze(-1).to(hidden.dtype)
+                pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+                return self.classifier(self.dropout(pooled))
+
+        return MeanPooledHead()
+
+    def correct(self, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return bool [rows]: the largest logit is the target's."""
+        return logits.argmax(axis=1) == targets
+
+    def score(self, logits: NDArray[np.float32], targets: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
+        """Return accuracy, macro-F1 (unweighted mean over classes that occur) and the recall of each class."""
+        predicted = logits.argmax(axis=1)
+        classes = np.arange(len(labels))
+        true = np.array([np.sum((predicted == c) & (targets == c)) for c in classes], dtype=float)
+        support = np.array([np.sum(targets == c) for c in classes], dtype=float)
+        claimed = np.array([np.sum(predicted == c) for c in classes], dtype=float)
+        seen = support > 0
+        f1 = 2 * true / np.maximum(support + claimed, 1)
+        recall = true / np.maximum(support, 1)
+        return {
+            "accuracy": float(np.mean(predicted == targets)),
+            "macro_f1": float(np.mean(f1[seen])),
+            "recall": {labels[c]: float(recall[c]) for c in classes.tolist() if seen[c]},
+        }

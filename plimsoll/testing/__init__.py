@@ -1,0 +1,1 @@
+"""Contract kits for other people's moves, runtimes and tasks."""

@@ -1,0 +1,87 @@
+"""Contract kits: what every move, runtime and task must hold, for the parts here and for other people's.
+
+Each function raises AssertionError with a plain sentence. Give them a tuned model folder and a sample; see
+`tests/contracts/test_parts.py` for how this project's own parts are put through them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+
+from plimsoll.core import find
+from plimsoll.core.parts import Move, Part, Runtime, Sample, Session, Work
+from plimsoll.core.record import digest
+
+_HEADINGS = ("Pays when:", "Costs:", "Source:")
+_AGREE = 0.95
+"""Share of rows whose label must be the same alone and in a batch, and before and after building."""
+
+
+def check_page(cls: type[Part]) -> None:
+    """The part explains itself: name, headings, a line for each field. Tasks need no headings."""
+    page = inspect.getdoc(cls) or ""
+    assert cls.__name__.lower() == cls.name().replace("_", ""), f"the class in {cls.name()}.py is called {cls.__name__}"
+    for heading in () if find.is_task(cls) else _HEADINGS:
+        assert heading in page, f"{cls.__name__}: its docstring has no {heading!r}"
+    documented = find.field_docs(cls)
+    for name in cls.model_fields:
+        assert documented.get(name), f"{cls.__name__}.{name} has no line of documentation below it"
+
+
+def check_round_trip(part: Part) -> None:
+    """The part comes back from its record as the same value, with the same digest."""
+    folder = find.folder_of(part)
+    assert find.read(folder, find.write(part)) == part, f"{part!r} is another value after writing and reading"
+    assert digest(find.write(part)) == digest(find.write(find.read(folder, find.write(part))))
+
+
+def check_distinct(parts: tuple[Part, ...]) -> None:
+    """No two settings share a digest: the store would hand out the wrong model."""
+    digests = {digest(find.write(p)) for p in parts}
+    assert len(digests) == len(parts), f"{parts} have {len(digests)} digests"
+
+
+def check_runtime(runtime: Runtime, model: Path, sample: Sample, out: Path, expected: np.ndarray) -> None:
+    """Build and open it; rows of every length get an answer that is the model's own.
+
+    expected: float32 [rows, labels], the model's logits on the sample's rows.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    runtime.build(model, sample, out)
+    assert any(out.iterdir()), f"{runtime.says()}: build wrote nothing"
+    session = runtime.open(out)
+    try:
+        _check_session(runtime.says(), session, sample, expected)
+    finally:
+        session.close()
+
+
+def _check_session(name: str, session: Session, sample: Sample, expected: np.ndarray) -> None:
+    rows = [list(row) for row in sample.input_ids]
+    alone = np.concatenate([session.logits([row]) for row in rows])
+    assert alone.shape == expected.shape, f"{name}: logits {alone.shape}, the model's {expected.shape}"
+    assert alone.dtype == np.float32, f"{name}: logits are {alone.dtype}"
+    assert np.isfinite(alone).all(), f"{name}: logits are not finite"
+    agree = float(np.mean(alone.argmax(1) == expected.argmax(1)))
+    assert agree >= _AGREE, f"{name}: only {agree:.1%} of its labels are the model's"
+    together = session.logits(rows)
+    agree = float(np.mean(together.argmax(1) == alone.argmax(1)))
+    assert agree >= _AGREE, f"{name}: only {agree:.1%} of labels are the same alone and in a batch"
+    for length in (3, sample.max_length):
+        row = (rows[0] * sample.max_length)[:length]
+        assert session.logits([row]).shape == (1, expected.shape[1]), f"{name}: no answer at {length} tokens"
+
+
+def check_move(move: Move, model: Path, work: Work, out: Path) -> None:
+    """Apply it; what comes out is a model folder that loads and keeps the tokenizer."""
+    from plimsoll.train import encoder
+
+    out.mkdir(parents=True, exist_ok=True)
+    before = sorted(p.name for p in model.iterdir())
+    move.apply(model, work, out)
+    encoder.load(out)
+    assert (out / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    assert sorted(p.name for p in model.iterdir()) == before, f"{move.says()} changed the model it was given"

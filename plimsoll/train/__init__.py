@@ -1,0 +1,1 @@
+"""THE LOOP: batches, steps, and the model folder as a torch module."""

@@ -1,0 +1,114 @@
+"""The model folder as a torch module: a pre-trained encoder with a task's head on it, loaded and saved safely."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plimsoll.core.errors import ModelError
+from plimsoll.core.record import Record
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_RECORD = "plimsoll_model.json"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+class ModelRecord(Record):
+    """What a fine-tuned model folder says of itself, beside the weights."""
+
+    task: dict[str, Any]
+    """The task as a tagged mapping; rebuilds the head."""
+    labels: tuple[str, ...]
+    """Class names in the order of the logits."""
+    max_length: int
+    """Longest input in tokens, special tokens included."""
+
+
+def load(folder: Path) -> torch.nn.Module:
+    """Return the fine-tuned model of a folder, fp32, in eval mode, on the CPU.
+
+    Its forward takes `input_ids` and `attention_mask`, int64 [batch, length] (1 for real tokens), and
+    returns logits, float32 [batch, labels]. Raises ModelError when the folder holds no fine-tuned model.
+    """
+    from safetensors.torch import load_file
+
+    from plimsoll.core import find
+
+    record_file = folder / MODEL_RECORD
+    if not record_file.exists():
+        raise ModelError(f"{folder} has no {MODEL_RECORD}: it is a pre-trained model without a head",
+                         "add the move finetune before this one")
+    record = ModelRecord.from_file(record_file)
+    task = find.read("tasks", record.task)
+    model = _assemble(_encoder(folder, weights=False), task, len(record.labels))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval()
+
+
+def start(folder: Path, task: Any, labels: int, dropout: float = 0.0) -> torch.nn.Module:
+    """Return a pre-trained encoder with a fresh head, fp32, in train mode; `dropout` is for the encoder."""
+    encoder = _encoder(folder, weights=True)
+    set_dropout(encoder, dropout)
+    return _assemble(encoder, task, labels).train()
+
+
+def set_dropout(model: torch.nn.Module, share: float) -> None:
+    """Set every dropout layer of a model, in place."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+
+
+def save(model: torch.nn.Module, record: ModelRecord, source: Path, out: Path) -> None:
+    """Write the model to `out`: config, weights as safetensors, the tokenizer files of `source`, and the record."""
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().to("cpu").contiguous() for k, v in model.state_dict().items()}
+    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "config.json").write_text(model.encoder.config.to_json_string(use_diff=False))  # type: ignore[union-attr]
+    for name in _TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, out / name)
+    (out / MODEL_RECORD).write_text(record.to_json())
+
+
+def _encoder(folder: Path, weights: bool) -> Any:
+    """Return the bare encoder; `weights=False` builds it from config.json alone, to be filled by the caller."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    # The task's head replaces the pooler, so its weights would only be carried along unused.
+    extra = {"add_pooling_layer": False} if config.model_type in _WITH_POOLER else {}
+    if not weights:
+        return AutoModel.from_config(config, trust_remote_code=False, **extra).float()
+    safe = {"trust_remote_code": False, "use_safetensors": True}
+    return AutoModel.from_pretrained(folder, dtype=torch.float32, **safe, **extra)
+
+
+_WITH_POOLER = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "albert"} - {"electra"}
+
+
+def _assemble(encoder: Any, task: Any, labels: int) -> torch.nn.Module:
+    import torch
+
+    class TaskModel(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+            self.head = task.head(encoder.config.hidden_size, labels)
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            return self.head(hidden, attention_mask)
+
+    return TaskModel()

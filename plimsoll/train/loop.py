@@ -1,0 +1,266 @@
+"""The training loop: one for every move that trains, planned to fit its deadline and stopped when it no longer pays."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.core.errors import ChildError
+from plimsoll.core.parts import Event, Work
+from plimsoll.train import precision
+from plimsoll.train.batches import Batch, Tokens, by_length, shuffled
+from plimsoll.train.vocabulary import compact_vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+_MEASURED_STEPS = 20
+_MARGIN = 1.05  # a plan that only just fits would overrun when the machine slows
+_FORWARD_SHARE = 1 / 3  # of a step's time, for rows that are only predicted
+_REPORT_S = 0.25
+_LARGEST_NORM = 1.0
+_PREDICT_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to learn: what a move that trains hands to `fit` of its own fields."""
+
+    epochs: int
+    """At most so many; a deadline or `patience` can end earlier."""
+    batch_size: int
+    learning_rate: float
+    """Peak rate of the encoder's weights."""
+    head_learning_rate: float
+    """Peak rate of the head's weights."""
+    weight_decay: float
+    """On matrices only: biases, norms and embeddings are left alone."""
+    warmup: float
+    """Share of all steps in which the rate rises from zero to its peak; then it falls linearly to zero."""
+    patience: int
+    """Epochs without a better validation score before training stops."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training came to; the model holds the weights of the best epoch."""
+
+    validation: float
+    epochs: int
+    seconds: float
+    rows_per_s: float
+    """Training rows over the time of the training steps."""
+    precision: precision.Precision
+
+
+@contextmanager
+def settings(work: Work) -> Iterator[None]:
+    """Use the work's threads and seed for what torch does inside the block, and restore both."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(work.threads)
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if work.device == "cuda" else []):
+            torch.manual_seed(work.seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
+        loss: Callable[[torch.nn.Module, Batch], torch.Tensor], score: Callable[[NDArray[np.float32]], float],
+        how: Training, work: Work, stage: str, began: float) -> Fitted:
+    """Train `model` in place, and leave it with the weights that scored best on the validation rows.
+
+    loss: the scalar to minimise on one batch of `train`. score: float32 [validation rows, labels] logits to a
+    number, higher is better. `began`: `time.perf_counter()` when the work's deadline began to run.
+
+    With `work.deadline_s` the number of epochs is planned from the speed of the first steps and again after each
+    epoch, never fewer than one; the learning rate then falls to zero at the end of the plan. The same seed gives
+    the same weights when nothing had to be cut to a deadline. Raises ChildError when the loss is not finite.
+    """
+    with compact_vocabulary(model, (train, validation)) as (train, validation):
+        return _Fit(model, train, validation, loss, score, how, work, stage, began).run()
+
+
+def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDArray[np.float32]:
+    """Return the model's logits, float32 [rows, labels], in eval mode; the mode it was in is restored."""
+    import torch
+
+    training = model.training
+    model.eval()
+    logits: list[torch.Tensor] = []
+    order: list[NDArray[np.int64]] = []
+    with torch.inference_mode():
+        for rows in by_length(tokens.lengths, _PREDICT_ROWS):
+            batch = tokens.batch(rows, device)
+            logits.append(model(batch.input_ids, batch.attention_mask).float())
+            order.append(rows)
+    model.train(training)
+    return torch.cat(logits).cpu().numpy()[np.argsort(np.concatenate(order))]
+
+
+def epochs_that_fit(wanted: int, done: int, left_s: float, epoch_s: float) -> int:
+    """Return how many epochs to plan in all: those done and those that fit in `left_s`, from 1 to `wanted`."""
+    return max(1, min(wanted, done + max(0, math.floor(left_s / (epoch_s * _MARGIN)))))
+
+
+class _Fit:
+    """The state of one training run."""
+
+    def __init__(self, model: torch.nn.Module, train: Tokens, validation: Tokens,
+                 loss: Callable[[torch.nn.Module, Batch], torch.Tensor], score: Callable[[NDArray[np.float32]], float],
+                 how: Training, work: Work, stage: str, began: float) -> None:
+        import torch
+
+        self.model, self.train, self.validation = model.to(work.device).train(), train, validation
+        self.loss, self.score, self.how, self.work, self.stage, self.began = loss, score, how, work, stage, began
+        self.generator = torch.Generator().manual_seed(work.seed)
+        self.optimizer = torch.optim.AdamW(_groups(model, how), fused=True)
+        self.precision: precision.Precision = self._precision()
+        self.scaler = torch.amp.GradScaler(work.device, enabled=self.precision == "fp16")
+        self.epochs = how.epochs
+        self.steps_per_epoch = math.ceil(len(train) / how.batch_size)
+        self.step, self.progress = 0, 0.0
+        self.tokens_seen, self.stepping_s = 0, 0.0
+        self.losses: list[torch.Tensor] = []
+        self.reported = -math.inf
+        self.validation_score = 0.0
+
+    def run(self) -> Fitted:
+        best, weights, epoch, waited = -math.inf, self._weights(), 0, 0
+        while epoch < self.epochs:
+            self._epoch(epoch)
+            self.validation_score = self.score(predict(self.model, self.validation, self.work.device))
+            epoch += 1
+            waited = 0 if self.validation_score > best else waited + 1
+            if self.validation_score >= best:  # among equals the later weights: their learning rate was lower
+                best, weights = self.validation_score, self._weights()
+            self._report(epoch - 1)
+            if waited >= self.how.patience or best >= 1.0:
+                break
+            self._plan(epoch)
+        self.model.load_state_dict(weights)
+        rows = self.step * len(self.train) / self.steps_per_epoch
+        return Fitted(validation=best, epochs=epoch, seconds=time.perf_counter() - self.began,
+                      rows_per_s=rows / self.stepping_s, precision=self.precision)
+
+    def _epoch(self, epoch: int) -> None:
+        for rows in shuffled(self.train.lengths, self.how.batch_size, self.generator):
+            started = time.perf_counter()
+            batch = self.train.batch(rows, self.work.device)
+            self._step(batch)
+            self.stepping_s += time.perf_counter() - started
+            self.tokens_seen += batch.input_ids.numel()
+            if self.step == _MEASURED_STEPS:
+                self._plan(epoch)
+            if time.perf_counter() - self.reported > _REPORT_S:
+                self._report(epoch)
+        self._report(epoch)
+
+    def _step(self, batch: Batch) -> None:
+        import torch
+
+        rate = self._rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["peak"]
+        with precision.autocast(self.precision, self.work.device):
+            loss = self.loss(self.model, batch)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.losses.append(loss.detach())
+
+    def _rate(self) -> float:
+        """Return the learning rate as a share of its peak, and count the step.
+
+        Progress moves by its share of what is left, so that a shorter plan bends the line instead of breaking it.
+        """
+        total = self.epochs * self.steps_per_epoch
+        rate = min(1.0, (self.step + 1) / max(1.0, self.how.warmup * total)) * (1 - self.progress)
+        self.progress += (1 - self.progress) / max(1, total - self.step)
+        self.step += 1
+        return rate
+
+    def _plan(self, done: int) -> None:
+        """Set the number of epochs to what fits in the time that is left; no longer once the last has ended."""
+        if self.work.deadline_s is None or done >= self.epochs:
+            return
+        left_s = self.work.deadline_s - (time.perf_counter() - self.began)
+        if self.step < self.steps_per_epoch:  # in the first epoch: what its steps took belongs to it
+            left_s += self.stepping_s
+        fit = epochs_that_fit(self.how.epochs, done, left_s, self._epoch_s())
+        if fit != self.epochs:
+            self.work.report({"stage": self.stage, "note": f"{fit} of {self.how.epochs} epochs fit in "
+                                                           f"{self.work.deadline_s:.0f} s"})
+            self.epochs = fit
+
+    def _epoch_s(self) -> float:
+        tokens = self.train.lengths.sum() + _FORWARD_SHARE * self.validation.lengths.sum()
+        return float(tokens) * self.stepping_s / self.tokens_seen
+
+    def _report(self, epoch: int) -> None:
+        import torch
+
+        loss = float(torch.stack(self.losses).mean()) if self.losses else None
+        if loss is not None and not math.isfinite(loss):
+            raise ChildError(f"the loss became {loss} at step {self.step} of epoch {epoch + 1}; no model was written",
+                             'set a lower learning_rate, or precision = "fp32" if it was lower')
+        self.losses.clear()
+        self.reported = time.perf_counter()
+        done = min(1.0, self.step / (self.epochs * self.steps_per_epoch))
+        total = self.epochs * len(self.train)
+        event: Event = {
+            "stage": self.stage, "done": round(done * total), "total": total,
+            "rows_per_s": self.step * self.how.batch_size / self.stepping_s if self.stepping_s else None,
+            "seconds_left": (1 - done) * self.epochs * self._epoch_s() if self.tokens_seen else None,
+            "epoch": epoch + 1, "validation": self.validation_score}
+        self.work.report({**event, "loss": loss} if loss is not None else event)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
+
+    def _precision(self) -> precision.Precision:
+        if self.how.precision != "auto":
+            return self.how.precision
+        import torch
+
+        rows = next(shuffled(self.train.lengths, self.how.batch_size, torch.Generator().manual_seed(self.work.seed)))
+        batch = self.train.batch(rows, self.work.device)
+
+        def step(context: object) -> None:
+            with context:  # type: ignore[attr-defined]
+                loss = self.loss(self.model, batch)
+            loss.backward()
+            self.optimizer.zero_grad()
+
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if self.work.device == "cuda" else []):
+            chosen, why = precision.choose(step, self.work.device, self.model.encoder.config.hidden_size)  # type: ignore[union-attr]
+        self.work.report({"stage": self.stage, "note": why})
+        return chosen
+
+
+def _groups(model: torch.nn.Module, how: Training) -> list[dict[str, object]]:
+    """Return parameter groups by part (encoder, head) and by whether they decay."""
+    import torch
+
+    embeddings = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        decays = parameter.ndim >= 2 and id(parameter) not in embeddings
+        groups.setdefault((name.startswith("head."), decays), []).append(parameter)
+    return [{"params": parameters, "peak": how.head_learning_rate if head else how.learning_rate,
+             "weight_decay": how.weight_decay if decays else 0.0}
+            for (head, decays), parameters in groups.items()]

@@ -1,0 +1,63 @@
+"""What training minimises: the labels' cross-entropy, and the distance to a teacher's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.train.batches import Batch
+from plimsoll.train.teacher import Outputs, outputs
+
+if TYPE_CHECKING:
+    import torch
+
+    Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
+
+
+def hard(targets: NDArray[np.int64], smoothing: float, device: str = "cpu") -> Loss:
+    """Return the cross-entropy with the labels of the rows, `smoothing` of it shared out among all labels.
+
+    targets: int64 [rows], index of each row's label.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    labels = torch.from_numpy(targets).to(device)
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        logits = model(batch.input_ids, batch.attention_mask)
+        return cross_entropy(logits.float(), labels[batch.rows], label_smoothing=smoothing)
+
+    return loss
+
+
+def soft(teacher: Outputs, targets: NDArray[np.int64], temperature: float, label_weight: float, hidden_weight: float,
+         device: str = "cpu") -> Loss:
+    """Return the distance to a teacher: KL of the softened answers, plus the labels' and the hidden states' share.
+
+    temperature^2 * KL(teacher || student) at `temperature`, plus `label_weight` times the cross-entropy with
+    the targets (int64 [rows]), plus `hidden_weight` times the squared error of the pooled hidden states over
+    their variance, so that the weight means the same for every encoder.
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015; hidden states from Jiao et al.,
+    TinyBERT, EMNLP 2020.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+
+    labels = torch.from_numpy(targets).to(device)
+    answers = log_softmax(teacher.logits / temperature, dim=-1).to(device)
+    pooled = teacher.pooled.to(device)
+    variance = float(teacher.pooled.float().var(dim=0).mean()) or 1.0
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        student = outputs(model, batch)
+        logits = student.logits.float()
+        softened = log_softmax(logits / temperature, dim=-1)
+        distance = kl_div(softened, answers[batch.rows], reduction="batchmean", log_target=True)
+        return (temperature**2 * distance + label_weight * cross_entropy(logits, labels[batch.rows])
+                + hidden_weight / variance * mse_loss(student.pooled.float(), pooled[batch.rows].float()))
+
+    return loss

@@ -1,0 +1,169 @@
+"""The command as a person meets it: what it prints and the code it exits with."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plimsoll import cli
+
+FRAMEWORKS = {
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "ai_edge_litert",
+    "litert_torch",
+    "scipy",
+    "numpy",
+    "pydantic",
+}
+
+
+@pytest.fixture
+def spec(null_folder: Path, null_tables: dict[str, Any]) -> Path:
+    path = null_folder / "null.toml"
+    path.write_text(f"""
+[task]
+kind = "text-classification"
+train = "train.jsonl"
+test = "test.jsonl"
+[model]
+name = "{null_tables["model"]["name"]}"
+[budget]
+min_speedup = 2.0
+quality_drop = 0.02
+[target]
+threads = 1
+runtimes = ["null"]
+baseline = {{runtime = "null", delay_ms = 1.5}}
+[search]
+moves = []
+""")
+    return path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["--version"]])
+def test_help_imports_no_framework(arguments: list[str]) -> None:
+    code = (
+        f"import sys\nfrom plimsoll import cli\nsys.argv = ['plimsoll', *{arguments!r}]\n"
+        "try:\n    cli.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        f"print(sorted({FRAMEWORKS!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "plimsoll" in done.stdout.lower() or "0." in done.stdout
+
+
+def test_tune_show_predict(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = null_folder / "runs" / "x"
+    assert cli.run(["tune", str(spec), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "verdict: met",
+        "baseline p95",
+        "optimized p95",
+        "quality delta",
+        "null fast",
+        "why not the others",
+        "this variant always breaks",
+        "decisions.md",
+    ):
+        assert words in printed
+    assert cli.run(["show", str(out)]) == 0
+    assert printed.endswith(capsys.readouterr().out[1:])
+    assert cli.run(["predict", str(out), "--text", "w1 light", "--text", "music"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [a["label"] for a in answers] == ["light", "music"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "weather"}\n\n"light"\n')))
+    assert cli.run(["predict", str(out)]) == 0
+    assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == ["weather", "light"]
+
+
+def test_not_met_exits_with_three(spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["tune", str(spec), "--out", str(null_folder / "runs" / "x"), "--set", "budget.min_speedup=500"]
+    assert cli.run(arguments) == 3
+    printed = capsys.readouterr().out
+    assert "verdict: not-met" in printed
+    assert "what stood in the way: min_speedup" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tune", "none.toml"], "no spec at none.toml"),
+        (["tune"], "SPEC"),
+        (["tunee", "x"], "tunee"),
+        (["tune", "{spec}", "--set", "budget.p59_ms=1"], 'did you mean "p95_ms"?'),
+        (["tune", "{spec}", "--set", "task.train=missing.jsonl"], "missing.jsonl"),
+        (["tune", "{spec}", "--set", 'target.runtimes=["tensorrt"]'], 'unknown runtime "tensorrt"'),
+        (["show", "nowhere"], "nowhere"),
+        (["predict", "nowhere", "--text", "x"], "holds no artifact.json"),
+        (["list", "movers"], "movers"),
+    ],
+)
+def test_bad_calls_exit_with_two_and_say_what_to_do(
+    arguments: list[str],
+    says: str,
+    spec: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(p for p in tmp_path.rglob("*"))
+    assert cli.run([a.format(spec=spec) if "{spec}" in a else a for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "Traceback" not in captured.err
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and p not in before] == []
+
+
+def test_a_bad_line_on_stdin_is_named_after_the_good_ones_were_answered(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out)])
+    capsys.readouterr()
+    for bad, says in (
+        (b"{broken", "line 2: not JSON"),
+        (b'{"txt": "a"}', 'line 2: no "text"'),
+        (b"\xff\xfe", "line 2: not UTF-8"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "music"}\n' + bad + b"\n")))
+        assert cli.run(["predict", str(out)]) == 2
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["label"] == "music"
+        assert says in captured.err
+
+
+def test_list_prints_each_parts_page(capsys: pytest.CaptureFixture[str]) -> None:
+    for what, words in (
+        ("runtimes", ("onnxruntime", "Pays when", "precision")),
+        ("moves", ("finetune", "epochs")),
+        ("tasks", ("text-classification", "train: str")),
+    ):
+        assert cli.run(["list", what]) == 0
+        printed = capsys.readouterr().out
+        for word in words:
+            assert word in printed
+
+
+def test_interrupt_exits_with_130(
+    monkeypatch: pytest.MonkeyPatch, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plimsoll.search.tune.tune", interrupt)
+    assert cli.run(["tune", str(spec)]) == 130
+    assert "goes on from what is finished" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""Every part there is, put through the contract kits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from plimsoll.core import find
+from plimsoll.core.parts import Move, Runtime, Sample, Work
+from plimsoll.data.dataset import prepare
+from plimsoll.moves.finetune import FineTune
+from plimsoll.tasks.text_classification import TextClassification
+from plimsoll.testing import contracts
+from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
+
+REQUIRED: dict[str, dict[str, Any]] = {"drop_layers": {"keep": 1}, "text_classification": {"train": "rows.jsonl"}}
+"""Fields without a default, by part."""
+
+VARIANTS = [
+    pytest.param(variant, id=variant.says())
+    for name in find.names("runtimes")
+    if name != "null"
+    for variant in cast(type[Runtime], find.part("runtimes", name)).variants(1, "cpu")
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    folder = tmp_path_factory.mktemp("rows")
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": t, "label": label}) + "\n" for t, label in TINY_ROWS))
+    task = TextClassification(train=str(file))
+    prepare(task, folder / "data", seed=0)
+    return Work(task=task, data=folder / "data", threads=1)
+
+
+@pytest.fixture(scope="module")
+def tuned(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny fine-tuned model that knows its three classes."""
+    tiny = write_tiny_bert(tmp_path_factory.mktemp("tiny") / "model", layers=2)
+    out = tmp_path_factory.mktemp("tuned") / "model"
+    out.mkdir()
+    FineTune(epochs=15, batch_size=8, learning_rate=3e-3, head_learning_rate=1e-2, precision="fp32", patience=15).apply(
+        tiny, work, out
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def sample(tuned: Path) -> Sample:
+    from plimsoll.train import batches
+
+    tokens = batches.tokenize(tuned, [text for text, _ in TINY_ROWS])
+    rows = tuple(
+        tuple(int(i) for i in tokens.ids[a:b]) for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)
+    )
+    return Sample(rows, max_length=40)
+
+
+@pytest.fixture(scope="module")
+def expected(tuned: Path, sample: Sample) -> np.ndarray:
+    import torch
+
+    from plimsoll.train import encoder
+
+    model = encoder.load(tuned)
+    with torch.inference_mode():
+        return np.concatenate(
+            [model(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long)).numpy() for row in sample.input_ids]
+        )
+
+
+@pytest.mark.parametrize(("folder", "name"), [(f, n) for f in ("moves", "runtimes", "tasks") for n in find.names(f)])
+def test_a_part_has_its_page_and_survives_its_record(folder: find.Folder, name: str) -> None:
+    cls = find.part(folder, name)
+    contracts.check_page(cls)
+    contracts.check_round_trip(cls.model_validate(REQUIRED.get(name, {})))
+
+
+@pytest.mark.parametrize("name", find.names("runtimes"))
+def test_variants_are_distinct(name: str) -> None:
+    contracts.check_distinct(cast(type[Runtime], find.part("runtimes", name)).variants(2, "cpu"))
+
+
+@pytest.mark.parametrize("runtime", VARIANTS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # exporters of other projects warn about each other
+def test_a_runtime_answers_as_the_model_does(
+    runtime: Runtime, tuned: Path, sample: Sample, expected: np.ndarray, tmp_path: Path
+) -> None:
+    contracts.check_runtime(runtime, tuned, sample, tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize("name", [n for n in find.names("moves") if n != "distil"])
+def test_a_move_gives_a_model(name: str, tuned: Path, work: Work, tmp_path: Path) -> None:
+    move = cast(Move, find.read("moves", {"move": name, **REQUIRED.get(name, {})}))
+    contracts.check_move(move, tuned, work, tmp_path / "out")
+
+
+def test_distil_follows_a_move_that_kept_a_teacher(tuned: Path, work: Work, tmp_path: Path) -> None:
+    smaller = tmp_path / "smaller"
+    contracts.check_move(cast(Move, find.read("moves", {"move": "drop_layers", "keep": 1})), tuned, work, smaller)
+    contracts.check_move(cast(Move, find.read("moves", {"move": "distil"})), smaller, work, tmp_path / "out")

@@ -1,0 +1,65 @@
+"""An artifact answers texts by itself and notices when it is not what was recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import plimsoll
+from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact, seal, size_mb
+from plimsoll.core.errors import RunError
+from plimsoll.runtimes.null import Null
+from plimsoll.tasks.text_classification import TextClassification
+
+
+@pytest.fixture
+def artifact(null_folder: Path) -> Path:
+    out = null_folder / "artifact"
+    out.mkdir()
+    Null().build(null_folder / "model", None, out)  # type: ignore[arg-type]
+    shutil.copyfile(null_folder / "model" / "tokenizer.json", out / "tokenizer.json")
+    seal(
+        out,
+        Artifact(
+            runtime=Null(), task=TextClassification(train="x"), labels=("light", "music", "weather"), max_length=8
+        ),
+    )
+    return out
+
+
+def test_one_text_many_texts_none(artifact: Path) -> None:
+    with plimsoll.load(artifact) as model:
+        assert [p.label for p in model.predict(["w1 music"])] == ["music"]
+        assert [p.label for p in model.predict(["w1 music", "light", "w5 w6 weather"])] == ["music", "light", "weather"]
+        assert model.predict([]) == []
+        assert 0 < model.predict(["music"])[0].score <= 1
+        assert model.predict(["w1 " * 500])[0].label in model.artifact.labels
+
+
+def test_a_changed_file_is_noticed(artifact: Path) -> None:
+    (artifact / "null.json").write_text("4")
+    with pytest.raises(RunError, match=r"null\.json is not the file that was recorded"):
+        plimsoll.load(artifact)
+
+
+def test_a_missing_file_and_no_artifact(artifact: Path, tmp_path: Path) -> None:
+    (artifact / "null.json").unlink()
+    with pytest.raises(RunError, match="is missing"):
+        plimsoll.load(artifact)
+    with pytest.raises(RunError, match=r"holds no artifact\.json"):
+        plimsoll.load(tmp_path / "nothing")
+
+
+def test_a_record_cannot_name_a_file_outside_the_artifact(artifact: Path) -> None:
+    record = json.loads((artifact / ARTIFACT_RECORD).read_text())
+    record["files"]["../model/config.json"] = "0" * 64
+    (artifact / ARTIFACT_RECORD).write_text(json.dumps(record))
+    with pytest.raises(RunError, match="outside"):
+        plimsoll.load(artifact)
+
+
+def test_size_counts_every_file(artifact: Path) -> None:
+    assert size_mb(artifact) * 1e6 == sum(p.stat().st_size for p in artifact.iterdir())

@@ -1,0 +1,194 @@
+"""ONNX Runtime: torch's answers at every length, alone or in a batch, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from plimsoll.core import find
+from plimsoll.core.errors import SpecError, Unsupported
+from plimsoll.core.parts import Sample, Session
+from plimsoll.runtimes import onnxruntime as part
+from plimsoll.runtimes.onnxruntime import Onnxruntime
+from plimsoll.tasks.text_classification import TextClassification
+from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
+from plimsoll.train import encoder, export
+
+MAX_LENGTH = 48
+PRECISIONS = ("fp32", "int8_dynamic", "int8_static")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT whose head has learned the tiny rows, so that its answers have a margin."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("tiny")
+    pretrained = write_tiny_bert(folder / "pretrained")
+    labels = tuple(sorted({label for _, label in TINY_ROWS}))
+    task = TextClassification(train="rows.jsonl")
+    torch.manual_seed(0)
+    module = encoder.start(pretrained, task, len(labels)).eval()
+    tokenizer = Tokenizer.from_file(str(pretrained / "tokenizer.json"))
+    tokenizer.enable_padding()
+    encoded = tokenizer.encode_batch([text for text, _ in TINY_ROWS])
+    ids, mask = (torch.tensor([getattr(e, name) for e in encoded]) for name in ("ids", "attention_mask"))
+    targets = torch.tensor([labels.index(label) for _, label in TINY_ROWS])
+    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(ids, mask), targets).backward()
+        optimizer.step()
+    record = encoder.ModelRecord(task=find.write(task), labels=labels, max_length=MAX_LENGTH)
+    encoder.save(module, record, pretrained, folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def sample(model: Path) -> Sample:
+    """The tiny rows as token ids."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    return Sample(tuple(tuple(tokenizer.encode(text).ids) for text, _ in TINY_ROWS[::2]), MAX_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def built(model: Path, sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One artifact folder per precision."""
+    folders = {}
+    for precision in PRECISIONS:
+        folders[precision] = tmp_path_factory.mktemp(precision)
+        Onnxruntime(precision=precision).build(model, sample, folders[precision])
+    return folders
+
+
+@pytest.fixture(scope="module")
+def sessions(built: dict[str, Path]) -> dict[str, Session]:
+    return {p: Onnxruntime(precision=p).open(folder) for p, folder in built.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path, sample: Sample) -> NDArray[np.float32]:
+    """Torch's logits of the sample rows."""
+    return export.logits(encoder.load(model), sample.input_ids)
+
+
+def test_fp32_gives_torch_s_logits_at_every_length(model: Path, sessions: dict[str, Session]) -> None:
+    rows = [[2 + (7 * n + i) % 100 for i in range(n)] for n in range(3, MAX_LENGTH + 1)]
+    wanted = export.logits(encoder.load(model), rows)
+    got = np.concatenate([sessions["fp32"].logits([row]) for row in rows])
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_answers_keep_their_labels(
+    precision: str, sessions: dict[str, Session], sample: Sample, expected: NDArray[np.float32]
+) -> None:
+    got = sessions[precision].logits(sample.input_ids)
+    assert got.shape == expected.shape
+    assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) >= 0.97
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@settings(max_examples=20, deadline=None)
+@given(rows=st.lists(st.lists(st.integers(0, 100), min_size=3, max_size=MAX_LENGTH), min_size=2, max_size=9))
+def test_an_answer_does_not_depend_on_its_batch(
+    precision: str, sessions: dict[str, Session], rows: list[list[int]]
+) -> None:
+    session = sessions[precision]
+    alone = np.concatenate([session.logits([row]) for row in rows])
+    np.testing.assert_allclose(session.logits(rows), alone, atol=1e-5)
+
+
+def test_an_answer_is_the_caller_s_to_keep(sessions: dict[str, Session]) -> None:
+    first = sessions["fp32"].logits([[2, 50, 3]])
+    kept = first.copy()
+    sessions["fp32"].logits([[2, 60, 3]])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_int8_is_a_fraction_of_the_size_in_one_file(built: dict[str, Path]) -> None:
+    sizes = {p: sum(f.stat().st_size for f in folder.iterdir()) for p, folder in built.items()}
+    assert [f.name for f in built["fp32"].iterdir()] == ["model.onnx"]
+    assert sizes["int8_dynamic"] < 0.6 * sizes["fp32"]  # a tiny model is mostly node names
+    assert sizes["int8_static"] < 0.6 * sizes["fp32"]
+
+
+def test_attention_is_fused_and_no_mask_is_asked_for(built: dict[str, Path]) -> None:
+    import onnx
+
+    graphs = {p: onnx.load(folder / "model.onnx").graph for p, folder in built.items()}
+    assert sum(n.op_type == "Attention" for n in graphs["fp32"].node) == 2
+    assert sum(n.op_type == "QAttention" for n in graphs["int8_static"].node) == 2
+    assert not any(n.op_type == "MatMul" for n in graphs["int8_dynamic"].node)
+    assert all([i.name for i in graph.input] == ["input_ids"] for graph in graphs.values())
+
+
+def test_reduced_range_keeps_weights_in_seven_bits(model: Path, sample: Sample, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    Onnxruntime(precision="int8_dynamic", reduce_range=True).build(model, sample, tmp_path)
+    weights = [numpy_helper.to_array(i) for i in onnx.load(tmp_path / "model.onnx").graph.initializer
+               if i.data_type == onnx.TensorProto.INT8]
+    assert weights
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) == 64
+
+
+def test_a_graph_that_answers_otherwise_is_refused(
+    model: Path, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = part._fused
+
+    def wrong(model: object, config: object) -> object:
+        graph = fused(model, config)  # type: ignore[arg-type]
+        next(n for n in graph.graph.node if n.op_type == "Attention").attribute[0].i = 4
+        return graph
+
+    monkeypatch.setattr(part, "_fused", wrong)
+    with pytest.raises(Unsupported, match="differ from torch's by"):
+        Onnxruntime().build(model, sample, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_without_rows_says_what_is_missing(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="the sample is empty"):
+        Onnxruntime(precision="int8_static").build(model, Sample((), MAX_LENGTH), tmp_path)
+
+
+def test_variants_are_for_the_cpu() -> None:
+    assert [v.precision for v in Onnxruntime.variants(2, "cpu")] == list(PRECISIONS)
+    assert [v.steps for v in Onnxruntime.variants(2, "cpu")] == [1, 2, 3]
+    with pytest.raises(Unsupported, match="CPU only"):
+        Onnxruntime.variants(2, "cuda")
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(SpecError, match="precision"):
+        find.read("runtimes", {"runtime": "onnxruntime", "precision": "int4"})
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Onnxruntime.missing() is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert Onnxruntime.missing() == "pip install onnxruntime"
+
+
+def test_export_names_the_package_it_lacks(
+    model: Path, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(Unsupported, match="pip install onnx"):
+        Onnxruntime().build(model, sample, tmp_path)
+
+
+def test_the_record_brings_the_part_back() -> None:
+    value = find.write(Onnxruntime(precision="int8_static", threads=2))
+    assert find.read("runtimes", json.loads(json.dumps(value))) == Onnxruntime(precision="int8_static", threads=2)

@@ -1,0 +1,195 @@
+"""OpenVINO: torch's answers at every length, alone or in a batch, for any length or static ones, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from plimsoll.core import find
+from plimsoll.core.errors import SpecError, Unsupported
+from plimsoll.core.parts import Sample, Session
+from plimsoll.runtimes import openvino as part
+from plimsoll.runtimes.openvino import Openvino
+from plimsoll.tasks.text_classification import TextClassification
+from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
+from plimsoll.train import encoder, export
+
+MAX_LENGTH = 48
+SETTINGS = {
+    "fp32": Openvino(),
+    "fp32 static": Openvino(bucket_count=3),
+    "int8": Openvino(precision="int8"),
+    "int8 static": Openvino(precision="int8", buckets=(8, 20, MAX_LENGTH)),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT whose head has learned the tiny rows, so that its answers have a margin."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("tiny")
+    pretrained = write_tiny_bert(folder / "pretrained")
+    labels = tuple(sorted({label for _, label in TINY_ROWS}))
+    task = TextClassification(train="rows.jsonl")
+    torch.manual_seed(0)
+    module = encoder.start(pretrained, task, len(labels)).eval()
+    tokenizer = Tokenizer.from_file(str(pretrained / "tokenizer.json"))
+    tokenizer.enable_padding()
+    encoded = tokenizer.encode_batch([text for text, _ in TINY_ROWS])
+    ids, mask = (torch.tensor([getattr(e, name) for e in encoded]) for name in ("ids", "attention_mask"))
+    targets = torch.tensor([labels.index(label) for _, label in TINY_ROWS])
+    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(ids, mask), targets).backward()
+        optimizer.step()
+    record = encoder.ModelRecord(task=find.write(task), labels=labels, max_length=MAX_LENGTH)
+    encoder.save(module, record, pretrained, folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def sample(model: Path) -> Sample:
+    """The tiny rows as token ids."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    return Sample(tuple(tuple(tokenizer.encode(text).ids) for text, _ in TINY_ROWS[::4]), MAX_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def built(model: Path, sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One artifact folder per setting; int8 is calibrated once, for its files are the same with static lengths."""
+    folders = {name: tmp_path_factory.mktemp("built") / name for name in SETTINGS}
+    for name in ("fp32", "fp32 static", "int8"):
+        folders[name].mkdir()
+        SETTINGS[name].build(model, sample, folders[name])
+    shutil.copytree(folders["int8"], folders["int8 static"])
+    (folders["int8 static"] / "lengths.json").write_text(json.dumps(SETTINGS["int8 static"].buckets))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def sessions(built: dict[str, Path]) -> dict[str, Session]:
+    return {name: SETTINGS[name].open(folder) for name, folder in built.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path, sample: Sample) -> NDArray[np.float32]:
+    """Torch's logits of the sample rows."""
+    return export.logits(encoder.load(model), sample.input_ids)
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp32 static"])
+def test_fp32_gives_torch_s_logits_at_every_length(name: str, model: Path, sessions: dict[str, Session]) -> None:
+    rows = [[2 + (7 * n + i) % 100 for i in range(n)] for n in range(3, MAX_LENGTH + 1, 5)]
+    got = np.concatenate([sessions[name].logits([row]) for row in rows])
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, export.logits(encoder.load(model), rows), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_answers_keep_their_labels(
+    name: str, sessions: dict[str, Session], sample: Sample, expected: NDArray[np.float32]
+) -> None:
+    got = sessions[name].logits(sample.input_ids)
+    assert got.shape == expected.shape
+    assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) >= 0.97
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@settings(max_examples=15, deadline=None)
+@given(rows=st.lists(st.lists(st.integers(0, 100), min_size=3, max_size=MAX_LENGTH), min_size=2, max_size=5))
+def test_an_answer_does_not_depend_on_its_batch(name: str, sessions: dict[str, Session], rows: list[list[int]]) -> None:
+    session = sessions[name]
+    alone = np.concatenate([session.logits([row]) for row in rows])
+    np.testing.assert_allclose(session.logits(rows), alone, atol=1e-5)
+
+
+def test_an_answer_is_the_caller_s_to_keep(sessions: dict[str, Session]) -> None:
+    for session in sessions.values():
+        first = session.logits([[2, 50, 3]])
+        kept = first.copy()
+        session.logits([[2, 60, 3]])
+        np.testing.assert_array_equal(first, kept)
+
+
+def test_static_lengths_are_chosen_from_the_sample_or_given(built: dict[str, Path], sample: Sample) -> None:
+    chosen = json.loads((built["fp32 static"] / "lengths.json").read_text())
+    assert len(chosen) == 3
+    assert chosen[-1] == MAX_LENGTH
+    assert set(chosen[:-1]) <= set(sample.lengths.tolist())
+    assert SETTINGS["int8 static"]._lengths(sample) == (8, 20, MAX_LENGTH)
+
+
+def test_buckets_must_ascend_and_hold_the_longest_input(model: Path, sample: Sample, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=f"add {MAX_LENGTH} to the buckets"):
+        Openvino(buckets=(8, 16)).build(model, sample, tmp_path)
+    with pytest.raises(SpecError, match="ascend"):
+        find.read("runtimes", {"runtime": "openvino", "buckets": [16, 8]})
+
+
+def test_a_row_longer_than_the_longest_program_is_refused(sessions: dict[str, Session]) -> None:
+    with pytest.raises(Unsupported, match=f"at most {MAX_LENGTH}"):
+        sessions["fp32 static"].logits([[2] * (MAX_LENGTH + 1)])
+
+
+def test_int8_weights_are_stored_in_eight_bits(built: dict[str, Path]) -> None:
+    size = {name: (folder / "model.bin").stat().st_size for name, folder in built.items()}
+    assert size["int8"] < 0.4 * size["fp32"]
+
+
+def test_int8_without_rows_or_without_nncf_says_what_is_missing(
+    model: Path, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Unsupported, match="the sample is empty"):
+        Openvino(precision="int8").build(model, Sample((), MAX_LENGTH), tmp_path)
+    monkeypatch.setattr(part.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Unsupported, match="pip install nncf"):
+        part._int8(None, sample)
+
+
+def test_calibration_is_silent(model: Path, sample: Sample, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Openvino(precision="int8").build(model, Sample(sample.input_ids[:5], MAX_LENGTH), tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bf16_is_offered_only_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part, "_cpu_has_bf16", lambda: False)
+    assert {v.precision for v in Openvino.variants(2, "cpu")} == {"fp32", "int8"}
+    monkeypatch.setattr(part, "_cpu_has_bf16", lambda: True)
+    assert {v.precision: v.steps for v in Openvino.variants(2, "cpu")} == {"fp32": 1, "bf16": 2, "int8": 3}
+
+
+def test_bf16_answers_nearly_as_torch(
+    model: Path, sample: Sample, expected: NDArray[np.float32], tmp_path: Path
+) -> None:
+    setting = Openvino(precision="bf16")  # computed in fp32 where the CPU has no bf16; the file is the same
+    setting.build(model, sample, tmp_path)
+    got = setting.open(tmp_path).logits(sample.input_ids)
+    assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) >= 0.97
+
+
+def test_gpus_and_unknown_precisions_are_refused() -> None:
+    with pytest.raises(Unsupported, match="CPU only"):
+        Openvino.variants(2, "cuda")
+    with pytest.raises(SpecError, match="precision"):
+        find.read("runtimes", {"runtime": "openvino", "precision": "int4"})
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Openvino.missing() is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert Openvino.missing() == "pip install openvino"
+
+
+def test_the_record_brings_the_part_back() -> None:
+    value = find.write(SETTINGS["int8 static"])
+    assert find.read("runtimes", json.loads(json.dumps(value))) == SETTINGS["int8 static"]

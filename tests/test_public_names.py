@@ -1,0 +1,12 @@
+"""The public names are promised: adding or removing one is a decision, not an accident."""
+
+import plimsoll
+
+NAMES = {"Budget", "Decision", "Load", "Model", "Prediction", "Predictor", "Recipe", "Search", "Spec", "Target",
+         "TextClassification", "load", "show", "tune"}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(plimsoll.__all__) == NAMES
+    for name in NAMES:
+        assert getattr(plimsoll, name).__doc__

@@ -1,0 +1,61 @@
+"""Losses: what they are at their minimum, and that each part counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from plimsoll.tasks.text_classification import TextClassification
+from plimsoll.testing.tiny import write_tiny_bert
+from plimsoll.train import encoder, losses, teacher
+from plimsoll.train.batches import Batch, tokenize
+
+TARGETS = np.array([2, 0, 1])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    return encoder.start(write_tiny_bert(tmp_path / "tiny"), TextClassification(train="rows"), 3).eval()
+
+
+@pytest.fixture
+def batch(tmp_path: Path, model: Any) -> Batch:
+    return tokenize(tmp_path / "tiny", ["play the song", "light on", "will it rain"]).batch(np.array([2, 0, 1]))
+
+
+def test_hard_is_the_cross_entropy_of_the_rows_own_labels(model: Any, batch: Batch) -> None:
+    logits = model(batch.input_ids, batch.attention_mask)
+    labels = torch.from_numpy(TARGETS)[batch.rows]
+    expected = -logits.log_softmax(dim=1)[torch.arange(3), labels].mean()
+    assert losses.hard(TARGETS, 0.0)(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_soft_is_zero_for_a_student_that_answers_as_its_teacher(model: Any, batch: Batch) -> None:
+    answers = teacher.outputs(model, batch)
+    back = batch.rows.argsort()
+    kept = teacher.Outputs(answers.logits[back].detach(), answers.pooled[back].detach())
+    assert losses.soft(kept, TARGETS, 2.0, 0.0, 1.0)(model, batch).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_soft_counts_each_part_by_its_weight(model: Any, batch: Batch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    other = teacher.Outputs(torch.randn(3, 3, generator=generator), torch.randn(3, 32, generator=generator).half())
+
+    def value(label_weight: float, hidden_weight: float) -> float:
+        return losses.soft(other, TARGETS, 2.0, label_weight, hidden_weight)(model, batch).item()
+
+    answers, labels, hidden = value(0, 0), value(1, 0) - value(0, 0), value(0, 1) - value(0, 0)
+    assert min(answers, labels, hidden) > 0
+    assert labels == pytest.approx(losses.hard(TARGETS, 0.0)(model, batch).item(), rel=1e-3)
+    assert value(2, 3) == pytest.approx(answers + 2 * labels + 3 * hidden, rel=1e-3)
+
+
+def test_temperature_leaves_the_size_of_the_gradient_alone(model: Any, batch: Batch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    other = teacher.Outputs(torch.randn(3, 3, generator=generator), torch.zeros(3, 32))
+    at_4, at_8 = (losses.soft(other, TARGETS, t, 0, 0)(model, batch).item() for t in (4.0, 8.0))
+    assert at_4 == pytest.approx(at_8, rel=0.1)
