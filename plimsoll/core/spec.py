@@ -87,7 +87,8 @@ class Search(Record):
     moves: tuple[AnyMove, ...] = Field(default=("finetune",), validate_default=True)  # type: ignore[assignment]
     """Moves before any runtime; what they make is the baseline's model. An empty list takes the model as it is."""
     keep_layers: tuple[PositiveInt, ...] | None = None
-    """Students to distil, by encoder layers kept; None tries a half and a third, an empty list none."""
+    """Students to distil, by encoder layers kept; an empty list: none. None: as many layers as the speed limits leave
+    room for (a half when the whole model holds them), and two thirds of those when there is time."""
     seed: int = 0
 
 

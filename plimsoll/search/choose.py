@@ -63,6 +63,19 @@ def checks(trial: Trial, budget: Budget) -> list[Check]:
     return found
 
 
+def allowed_share(p95_ms: float, baseline_p95_ms: float, budget: Budget) -> float | None:
+    """Return the share of its present latency that the speed limits leave a recipe: under 1, it is too slow.
+
+    None when the budget has no speed limit.
+    """
+    shares: list[float] = []
+    if budget.p95_ms is not None:
+        shares.append(budget.p95_ms / p95_ms)
+    if budget.min_speedup is not None:
+        shares.append(baseline_p95_ms / p95_ms / budget.min_speedup)
+    return min(shares, default=None)
+
+
 def predicted_low(trial: Trial, test_rows: int, confidence: float = 0.95) -> float:
     """Return the lower bound of the quality delta that the test rows will probably show, from validation alone.
 

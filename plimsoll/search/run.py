@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,16 @@ class Run:
         """Write a trial's record, whole or not at all, and return it."""
         write_atomic(self.folder / "trials" / f"{trial.id}.json", trial.to_json())
         return trial
+
+    def settled(self, name: str, settle: Callable[[], Sequence[int]]) -> Sequence[int]:
+        """Return what an interrupted run had settled on from its clock, else settle and keep it.
+
+        A choice that depends on the time that was left must not be made a second time with other time left.
+        """
+        path = self.folder / "timings" / f"{name}.json"
+        if not path.exists():
+            write_atomic(path, json.dumps(list(settle())) + "\n")
+        return json.loads(path.read_text())
 
     def kept_rounds(self, name: str, plan_digest: str) -> list[dict[str, list[float]]]:
         """Return the rounds an interrupted run of the same plan had timed: same contestants, rows and machine."""

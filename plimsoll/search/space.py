@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -10,6 +11,9 @@ from plimsoll.core import find
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Move, Runtime
 from plimsoll.core.spec import Recipe, Spec
+
+_MARGIN = 1.2
+"""Room for the noise of a short race, and for the interval by which a speed limit is judged in the end."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,24 @@ def variants(spec: Spec, threads: int) -> tuple[list[Recipe], list[Refused]]:
     return sorted(recipes, key=lambda r: r.runtime.build_s), refused
 
 
-def students(spec: Spec, layers: int, runtimes: Sequence[Runtime]) -> list[Recipe]:
+def student_sizes(layers: int, allowed: float | None) -> tuple[int, ...]:
+    """Return how many of its `layers` layers two students should keep, the larger first.
+
+    allowed: the share of the tuned model's time that the speed limits leave, 1 when it only just holds them; None when
+    they say nothing. Time is taken to fall with the layers, which errs on the slow side: what does not depend on them
+    is small. The larger student keeps as many as fit with a margin, for each layer is worth quality.
+    """
+    fit = layers if allowed is None else max(1, math.floor(layers * allowed / _MARGIN))
+    first = fit if fit < layers else layers // 2
+    return tuple(k for k in dict.fromkeys((first, first * 2 // 3)) if k > 0)
+
+
+def students(spec: Spec, layers: int, sizes: Sequence[int], runtimes: Sequence[Runtime]) -> list[Recipe]:
     """Return the recipes of smaller students, the largest first, each on the given runtimes.
 
     `layers` is how many encoder layers the tuned model has; a student keeps fewer.
     """
-    keep = spec.search.keep_layers
-    if keep is None:
-        keep = (layers // 2, layers // 3)
-    sizes = sorted({k for k in keep if 0 < k < layers}, reverse=True)
+    sizes = sorted({k for k in sizes if 0 < k < layers}, reverse=True)
     return [
         Recipe(moves=(*spec.search.moves, *_shrink(sizes[: i + 1])), runtime=r)
         for i in range(len(sizes))

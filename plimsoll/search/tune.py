@@ -36,7 +36,7 @@ _SHORT = (4, 50)
 _LONG_ROUNDS = 20
 _LONG_REQUESTS = (1000, 2000)
 """Fewest and most requests of the final race; between them, as many as there are test rows."""
-_TUNING_SHARE, _STUDENT_SHARE, _FINAL_SHARE = 0.42, 0.28, 0.15
+_TUNING_SHARE, _STUDENT_SHARE, _FINAL_SHARE = 0.36, 0.32, 0.15
 """Of search_minutes: what moves of the baseline's model may take, what is kept for students and for the final race."""
 _FINALISTS = 3
 _LOOKS = 3
@@ -159,10 +159,14 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
     if layers is None or not candidates:
         return []
     blocks, _ = _race(candidates, "short", *_SHORT, bench)
-    fastest = sorted(candidates, key=lambda t: float(np.quantile(np.concatenate(blocks[t.id]), 0.95)))[:2]
-    recipes = space.students(spec, layers, [t.recipe.runtime for t in fastest])
-    sizes = list(dict.fromkeys(r.moves for r in recipes))
+    p95 = {i: float(np.quantile(np.concatenate(b), 0.95)) for i, b in blocks.items()}
+    fastest = sorted(candidates, key=lambda t: p95[t.id])[:2]
     final_s = _share(opened, _FINAL_SHARE)
+    keep = spec.search.keep_layers
+    if keep is None:
+        keep = opened.settled("keep_layers", lambda: _sizes(layers, p95, fastest[0], base, bench))
+    recipes = space.students(spec, layers, keep, [t.recipe.runtime for t in fastest])
+    sizes = list(dict.fromkeys(r.moves for r in recipes))
     made: list[Trial] = []
     for recipe in recipes:
         left = len(sizes) - sizes.index(recipe.moves)
@@ -173,6 +177,16 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
 
         made.append(_within_time(recipe, bench, base, need_s=final_s + 30, deadline_s=deadline))
     return made
+
+
+def _sizes(layers: int, p95_ms: Mapping[str, float], fastest: Trial, base: Trial, bench: Bench) -> Sequence[int]:
+    """Return how many layers the students should keep that there is time for."""
+    budget = bench.run.spec.budget
+    sizes = space.student_sizes(layers, choose.allowed_share(p95_ms[fastest.id], p95_ms[base.id], budget))
+    tuning_s = sum(base.seconds.get(move.name(), 0.0) for move in base.recipe.moves)
+    left_s = bench.run.remaining_s - _share(bench.run, _FINAL_SHARE)
+    # distilling pays by its epochs: one student taught well is worth more than two in haste
+    return sizes if left_s > len(sizes) * tuning_s else sizes[:1]
 
 
 def _layers(bench: Bench, base: Trial) -> int | None:

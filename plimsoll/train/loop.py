@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from plimsoll.core.errors import ChildError
 from plimsoll.core.parts import Event, Work
 from plimsoll.train import precision
+from plimsoll.train.attention import fastest_attention
 from plimsoll.train.batches import Batch, Tokens, by_length, shuffled
 from plimsoll.train.vocabulary import compact_vocabulary
 
@@ -88,8 +89,9 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
     epoch, never fewer than one; the learning rate then falls to zero at the end of the plan. The same seed gives
     the same weights when nothing had to be cut to a deadline. Raises ChildError when the loss is not finite.
     """
-    with compact_vocabulary(model, (train, validation)) as (train, validation):
-        return _Fit(model, train, validation, loss, score, how, work, stage, began).run()
+    with (compact_vocabulary(model, (train, validation)) as (train, validation),
+          fastest_attention(model.encoder, work.device) as ready_for):
+        return _Fit(model, train, validation, loss, score, how, work, stage, began, ready_for).run()
 
 
 def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDArray[np.float32]:
@@ -119,11 +121,12 @@ class _Fit:
 
     def __init__(self, model: torch.nn.Module, train: Tokens, validation: Tokens,
                  loss: Callable[[torch.nn.Module, Batch], torch.Tensor], score: Callable[[NDArray[np.float32]], float],
-                 how: Training, work: Work, stage: str, began: float) -> None:
+                 how: Training, work: Work, stage: str, began: float, ready_for: Callable[[int], None]) -> None:
         import torch
 
         self.model, self.train, self.validation = model.to(work.device).train(), train, validation
         self.loss, self.score, self.how, self.work, self.stage, self.began = loss, score, how, work, stage, began
+        self.ready_for = ready_for
         self.generator = torch.Generator().manual_seed(work.seed)
         self.optimizer = torch.optim.AdamW(_groups(model, how), fused=True)
         self.precision: precision.Precision = self._precision()
@@ -158,6 +161,7 @@ class _Fit:
         for rows in shuffled(self.train.lengths, self.how.batch_size, self.generator):
             started = time.perf_counter()
             batch = self.train.batch(rows, self.work.device)
+            self.ready_for(batch.input_ids.shape[1])
             self._step(batch)
             self.stepping_s += time.perf_counter() - started
             self.tokens_seen += batch.input_ids.numel()
@@ -239,6 +243,7 @@ class _Fit:
 
         rows = next(shuffled(self.train.lengths, self.how.batch_size, torch.Generator().manual_seed(self.work.seed)))
         batch = self.train.batch(rows, self.work.device)
+        self.ready_for(batch.input_ids.shape[1])
 
         def step(context: object) -> None:
             with context:  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from plimsoll.data.assistant import LABELS, Dice, Speaker, Split, mistype, rows
 from plimsoll.data.assistant_phrases import AMBIGUOUS, FRAMES, INTENTS, SLOTS
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-DIGESTS = {"train": "f2d53be8b2369791", "test": "f176517f9849ccb6"}
+DIGESTS = {"train": "f2d53be8b2369791", "test": "8de260dc3b48e4fd"}
 """Of the rows as they were when numbers were last published; a change here makes those numbers history."""
 
 
@@ -66,7 +66,7 @@ def test_an_unknown_split_is_refused_by_name() -> None:
         rows("validation")  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize(("split", "about"), [("train", 5200), ("test", 2600)])
+@pytest.mark.parametrize(("split", "about"), [("train", 5200), ("test", 5200)])
 def test_each_split_has_its_size_and_each_label_in_it(split: Split, about: int) -> None:
     counts = Counter(label for _, label in rows(split))
     assert abs(sum(counts.values()) - about) <= len(LABELS) / 2
