@@ -10,52 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from plimsoll.core import find
 from plimsoll.core.errors import SpecError, Unsupported
 from plimsoll.core.parts import Sample, Session
 from plimsoll.runtimes import onnxruntime as part
 from plimsoll.runtimes.onnxruntime import Onnxruntime
-from plimsoll.tasks.text_classification import TextClassification
-from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
 from plimsoll.train import encoder, export
 
 MAX_LENGTH = 48
 PRECISIONS = ("fp32", "int8_dynamic", "int8_static")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT whose head has learned the tiny rows, so that its answers have a margin."""
-    import torch
-
-    folder = tmp_path_factory.mktemp("tiny")
-    pretrained = write_tiny_bert(folder / "pretrained")
-    labels = tuple(sorted({label for _, label in TINY_ROWS}))
-    task = TextClassification(train="rows.jsonl")
-    torch.manual_seed(0)
-    module = encoder.start(pretrained, task, len(labels)).eval()
-    tokenizer = Tokenizer.from_file(str(pretrained / "tokenizer.json"))
-    tokenizer.enable_padding()
-    encoded = tokenizer.encode_batch([text for text, _ in TINY_ROWS])
-    ids, mask = (torch.tensor([getattr(e, name) for e in encoded]) for name in ("ids", "attention_mask"))
-    targets = torch.tensor([labels.index(label) for _, label in TINY_ROWS])
-    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
-    for _ in range(40):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(module(ids, mask), targets).backward()
-        optimizer.step()
-    record = encoder.ModelRecord(task=find.write(task), labels=labels, max_length=MAX_LENGTH)
-    encoder.save(module, record, pretrained, folder / "model")
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def sample(model: Path) -> Sample:
-    """The tiny rows as token ids."""
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    return Sample(tuple(tuple(tokenizer.encode(text).ids) for text, _ in TINY_ROWS[::2]), MAX_LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +35,6 @@ def built(model: Path, sample: Sample, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def sessions(built: dict[str, Path]) -> dict[str, Session]:
     return {p: Onnxruntime(precision=p).open(folder) for p, folder in built.items()}
-
-
-@pytest.fixture(scope="module")
-def expected(model: Path, sample: Sample) -> NDArray[np.float32]:
-    """Torch's logits of the sample rows."""
-    return export.logits(encoder.load(model), sample.input_ids)
 
 
 def test_fp32_gives_torch_s_logits_at_every_length(model: Path, sessions: dict[str, Session]) -> None:
