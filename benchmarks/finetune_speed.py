@@ -1,6 +1,6 @@
 """Fine-tuning speed: our loop against transformers.Trainer with default arguments, on the same rows, taking turns.
 
-    python benchmarks/finetune_speed.py --rows 4000 --rounds 3
+    python benchmarks/finetune_speed.py --rows 4000 --rounds 5
 
 Each run is a process of its own with the machine to itself, and starts from the same weights. Its time is from the
 texts to the trained model on disk: tokenizing, loading, choosing a precision, training, validating and saving; imports
@@ -76,7 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=4000, help="training rows, 0 for all of them")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5, help="fewer than five give no interval")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="", help="a model folder; MiniLM-L6 from the demo extra when left out")
     parser.add_argument("--child", choices=sorted(_CHILDREN), default="", help=argparse.SUPPRESS)

@@ -60,6 +60,8 @@ class Work:
     deadline_s: float | None = None
     """Seconds this move may take; None leaves it free. A move that trains plans its steps to fit."""
     report: Callable[[Event], None] = field(default=lambda event: None)
+    checkpoint: Path | None = None
+    """Folder in which a move that trains keeps its state, and finds that of a run that was killed; None keeps none."""
 
 
 class Move(Part, ABC):

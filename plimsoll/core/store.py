@@ -58,9 +58,17 @@ class Store:
                     if e.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _whole(folder):
                         raise
                 sync_folder(folder.parent)
+                shutil.rmtree(self.unfinished(kind, key), ignore_errors=True)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         return folder
+
+    def unfinished(self, kind: str, key: dict[str, Any]) -> Path:
+        """Return a folder for the state of an entry being made, which outlives a killed process.
+
+        It is not made here, and removed once the entry is whole.
+        """
+        return self.root / ".unfinished" / f"{kind}-{digest(key)}"
 
     def _sweep(self) -> None:
         """Remove what processes that are gone left half-written."""

@@ -148,7 +148,9 @@ def walk(
         }
         source = model
 
-        def make(out: Path, move: Move = move, source: Path = source) -> None:
+        unfinished = bench.run.store.unfinished("model", key)
+
+        def make(out: Path, move: Move = move, source: Path = source, unfinished: Path = unfinished) -> None:
             began = time.monotonic()
             bench.run.report({"stage": move.name(), "note": f"{move.says()}"})
             bench.maker().call(
@@ -163,6 +165,7 @@ def walk(
                     "device": spec.target.device,
                     "seed": spec.search.seed,
                     "deadline_s": deadline_s(move),
+                    "checkpoint": str(unfinished),
                 },
                 bench.run.report,
             )

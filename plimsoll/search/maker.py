@@ -28,6 +28,7 @@ def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
         seed=request["seed"],
         deadline_s=request["deadline_s"],
         report=report,
+        checkpoint=Path(request["checkpoint"]),
     )
     move.apply(Path(request["model"]), work, Path(request["out"]))
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.errors import ChildError
 from plimsoll.core.parts import Event, Work
-from plimsoll.train import precision
+from plimsoll.train import checkpoint, precision
 from plimsoll.train.attention import fastest_attention
 from plimsoll.train.batches import Batch, Tokens, by_length, shuffled
 from plimsoll.train.vocabulary import compact_vocabulary
@@ -26,6 +26,8 @@ _MEASURED_STEPS = 20
 _MARGIN = 1.05  # a plan that only just fits would overrun when the machine slows
 _FORWARD_SHARE = 1 / 3  # of a step's time, for rows that are only predicted
 _REPORT_S = 0.25
+_CHECKPOINT_S = 20.0
+_CHECKPOINT_SHARE = 0.03  # of the time, at most: a slow disk gets fewer checkpoints
 _LARGEST_NORM = 1.0
 _PREDICT_ROWS = 64
 
@@ -87,7 +89,8 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
 
     With `work.deadline_s` the number of epochs is planned from the speed of the first steps and again after each
     epoch, never fewer than one; the learning rate then falls to zero at the end of the plan. The same seed gives
-    the same weights when nothing had to be cut to a deadline. Raises ChildError when the loss is not finite.
+    the same weights when nothing had to be cut to a deadline, also when `work.checkpoint` holds the state of a run
+    that was killed: the plan of that run is kept. Raises ChildError when the loss is not finite.
     """
     with (compact_vocabulary(model, (train, validation)) as (train, validation),
           fastest_attention(model.encoder, work.device) as ready_for):
@@ -129,47 +132,117 @@ class _Fit:
         self.ready_for = ready_for
         self.generator = torch.Generator().manual_seed(work.seed)
         self.optimizer = torch.optim.AdamW(_groups(model, how), fused=True)
-        self.precision: precision.Precision = self._precision()
-        self.scaler = torch.amp.GradScaler(work.device, enabled=self.precision == "fp16")
         self.epochs = how.epochs
         self.steps_per_epoch = math.ceil(len(train) / how.batch_size)
+        self.deadline_s = work.deadline_s
         self.step, self.progress = 0, 0.0
+        self.epoch, self.batches_done = 0, 0
+        self.order = self.generator.get_state()
+        """Of the generator, where this epoch's order of rows began."""
+        self.best, self.weights, self.waited = -math.inf, self._weights(), 0
         self.tokens_seen, self.stepping_s = 0, 0.0
         self.losses: list[torch.Tensor] = []
         self.reported = -math.inf
         self.validation_score = 0.0
+        self.saved, self.saving_s = time.perf_counter(), 0.0
+        found = checkpoint.load(work.checkpoint) if work.checkpoint is not None else None
+        self.precision: precision.Precision = found[1]["precision"] if found else self._precision()
+        self.scaler = torch.amp.GradScaler(work.device, enabled=self.precision == "fp16")
+        if found:
+            self._go_on(*found)
 
     def run(self) -> Fitted:
-        best, weights, epoch, waited = -math.inf, self._weights(), 0, 0
-        while epoch < self.epochs:
-            self._epoch(epoch)
+        while self.epoch < self.epochs:
+            self._epoch(self.epoch)
             self.validation_score = self.score(predict(self.model, self.validation, self.work.device))
-            epoch += 1
-            waited = 0 if self.validation_score > best else waited + 1
-            if self.validation_score >= best:  # among equals the later weights: their learning rate was lower
-                best, weights = self.validation_score, self._weights()
-            self._report(epoch - 1)
-            if waited >= self.how.patience or best >= 1.0:
+            self.epoch, self.batches_done, self.order = self.epoch + 1, 0, self.generator.get_state()
+            self.waited = 0 if self.validation_score > self.best else self.waited + 1
+            if self.validation_score >= self.best:  # among equals the later weights: their learning rate was lower
+                self.best, self.weights = self.validation_score, self._weights()
+            self._report(self.epoch - 1)
+            if self.waited >= self.how.patience or self.best >= 1.0:
                 break
-            self._plan(epoch)
-        self.model.load_state_dict(weights)
+            self._plan(self.epoch)
+        self.model.load_state_dict(self.weights)
         rows = self.step * len(self.train) / self.steps_per_epoch
-        return Fitted(validation=best, epochs=epoch, seconds=time.perf_counter() - self.began,
+        return Fitted(validation=self.best, epochs=self.epoch, seconds=time.perf_counter() - self.began,
                       rows_per_s=rows / self.stepping_s, precision=self.precision)
 
     def _epoch(self, epoch: int) -> None:
-        for rows in shuffled(self.train.lengths, self.how.batch_size, self.generator):
+        self.generator.set_state(self.order)
+        for i, rows in enumerate(shuffled(self.train.lengths, self.how.batch_size, self.generator)):
+            if i < self.batches_done:  # before this process was started anew
+                continue
             started = time.perf_counter()
             batch = self.train.batch(rows, self.work.device)
             self.ready_for(batch.input_ids.shape[1])
             self._step(batch)
             self.stepping_s += time.perf_counter() - started
             self.tokens_seen += batch.input_ids.numel()
+            self.batches_done += 1
             if self.step == _MEASURED_STEPS:
                 self._plan(epoch)
             if time.perf_counter() - self.reported > _REPORT_S:
                 self._report(epoch)
+            self._keep(epoch)
         self._report(epoch)
+
+    def _keep(self, epoch: int) -> None:
+        """Write a checkpoint when it is time for one."""
+        if self.work.checkpoint is None:
+            return
+        began = time.perf_counter()
+        if began - self.saved < max(_CHECKPOINT_S, self.saving_s / _CHECKPOINT_SHARE):
+            return
+        self._report(epoch)  # raises when the loss is not finite, so that such weights replace no good ones
+        state = {"step": self.step, "progress": self.progress, "epoch": self.epoch, "batches_done": self.batches_done,
+                 "epochs": self.epochs, "best": self.best if self.epoch else None, "waited": self.waited,
+                 "tokens_seen": self.tokens_seen, "stepping_s": self.stepping_s, "precision": self.precision,
+                 "validation_score": self.validation_score, "scaler": self.scaler.state_dict(),
+                 "deadline_s": self.deadline_s, "spent_s": began - self.began}
+        checkpoint.save(self.work.checkpoint, self.step, self._tensors(), state)
+        self.saved = time.perf_counter()
+        self.saving_s = self.saved - began
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        import torch
+
+        tensors = {"order": self.order, "random": torch.random.get_rng_state()}
+        if self.work.device == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        tensors |= {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        if self.epoch:
+            tensors |= {f"best.{name}": t for name, t in self.weights.items()}
+        for i, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": t for name, t in values.items()}
+        return tensors
+
+    def _go_on(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Stand where the checkpoint was written: weights, optimizer, plan, random numbers and place in the data."""
+        import torch
+
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        of: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in part("optimizer.").items():
+            index, _, key = name.partition(".")
+            of.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": of})
+        self.scaler.load_state_dict(state["scaler"])
+        self.order = tensors["order"]
+        torch.random.set_rng_state(tensors["random"])
+        if "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        for name in ("step", "progress", "epoch", "batches_done", "epochs", "waited", "tokens_seen", "stepping_s",
+                     "validation_score", "deadline_s"):
+            setattr(self, name, state[name])
+        if self.epoch:
+            self.best = state["best"]
+            self.weights = {name: t.to(self.work.device) for name, t in part("best.").items()}
+        self.began = time.perf_counter() - state["spent_s"]
+        self.work.report({"stage": self.stage, "note": f"goes on from step {self.step} of an interrupted run"})
 
     def _step(self, batch: Batch) -> None:
         import torch
@@ -200,15 +273,15 @@ class _Fit:
 
     def _plan(self, done: int) -> None:
         """Set the number of epochs to what fits in the time that is left; no longer once the last has ended."""
-        if self.work.deadline_s is None or done >= self.epochs:
+        if self.deadline_s is None or done >= self.epochs:
             return
-        left_s = self.work.deadline_s - (time.perf_counter() - self.began)
+        left_s = self.deadline_s - (time.perf_counter() - self.began)
         if self.step < self.steps_per_epoch:  # in the first epoch: what its steps took belongs to it
             left_s += self.stepping_s
         fit = epochs_that_fit(self.how.epochs, done, left_s, self._epoch_s())
         if fit != self.epochs:
             self.work.report({"stage": self.stage, "note": f"{fit} of {self.how.epochs} epochs fit in "
-                                                           f"{self.work.deadline_s:.0f} s"})
+                                                           f"{self.deadline_s:.0f} s"})
             self.epochs = fit
 
     def _epoch_s(self) -> float:

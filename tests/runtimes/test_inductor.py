@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from plimsoll.core.errors import SpecError, Unsupported
 from plimsoll.core import find
+from plimsoll.core.errors import SpecError, Unsupported
 from plimsoll.core.parts import Sample, Session
 from plimsoll.runtimes import inductor as part
 from plimsoll.runtimes.inductor import Inductor
