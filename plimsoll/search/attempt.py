@@ -132,7 +132,8 @@ def walk(
     recipe: Recipe, bench: Bench, deadline_s: Callable[[Move], float | None], seconds: dict[str, float]
 ) -> tuple[Path, dict[str, Any]]:
     """Apply the moves in order, each once for all recipes that share it; return the model folder and its key."""
-    model, key = bench.pretrained, {"pretrained": bench.pretrained_digest}
+    model = bench.pretrained
+    key: dict[str, Any] = {"pretrained": bench.pretrained_digest}
     spec = bench.run.spec
     for move in recipe.moves:
         key = {
@@ -148,9 +149,9 @@ def walk(
         }
         source = model
 
-        unfinished = bench.run.store.unfinished("model", key)
+        unfinished = str(bench.run.store.unfinished("model", key))
 
-        def make(out: Path, move: Move = move, source: Path = source, unfinished: Path = unfinished) -> None:
+        def make(out: Path, move: Move = move, source: Path = source, kept: str = unfinished) -> None:
             began = time.monotonic()
             bench.run.report({"stage": move.name(), "note": f"{move.says()}"})
             bench.maker().call(
@@ -165,7 +166,7 @@ def walk(
                     "device": spec.target.device,
                     "seed": spec.search.seed,
                     "deadline_s": deadline_s(move),
-                    "checkpoint": str(unfinished),
+                    "checkpoint": kept,
                 },
                 bench.run.report,
             )
