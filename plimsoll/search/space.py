@@ -82,6 +82,12 @@ def students(spec: Spec, layers: int, sizes: Sequence[int], runtimes: Sequence[R
     ]
 
 
+def trimmed(recipe: Recipe) -> Recipe:
+    """Return the recipe with the embedding rows dropped that its task's text does not reach."""
+    trim = cast(Move, find.read("moves", {"move": "trim_vocabulary"}))
+    return Recipe(moves=(*recipe.moves, trim), runtime=recipe.runtime)
+
+
 def _shrink(sizes: Sequence[int]) -> tuple[Move, ...]:
     """Drop layers in steps, then distil once: the steps of a larger student, and the answers it kept, are shared."""
     drops = [cast(Move, find.read("moves", {"move": "drop_layers", "keep": k})) for k in sizes]

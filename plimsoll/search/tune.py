@@ -125,7 +125,24 @@ def walked(bench: Bench) -> list[Trial]:
             trials.append(_within_time(recipe, bench, base, need_s=rest + recipe.runtime.build_s))
     if teaches:
         trials += _students(trials, bench, base)
-    return trials
+    return trials + _trimmed(trials, bench, base)
+
+
+def _trimmed(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]:
+    """Trim the vocabulary of what is too large on disk or in memory: it costs seconds and no speed."""
+    spec = bench.run.spec
+    if "finetune" not in {m.name() for m in spec.search.moves}:
+        return []
+    need_s = _share(bench.run, _FINAL_SHARE)
+
+    def too_large(trial: Trial) -> bool:
+        return any(not c.holds for c in choose.checks(trial, spec.budget) if c.limit in ("size_mb", "memory_mb"))
+
+    return [
+        _within_time(space.trimmed(t.recipe), bench, base, need_s=need_s + t.recipe.runtime.build_s)
+        for t in trials
+        if not t.baseline and t.artifact and too_large(t)
+    ]
 
 
 def _within_time(
