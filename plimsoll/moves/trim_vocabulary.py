@@ -22,12 +22,13 @@ class TrimVocabulary(Move):
     list the frequent words. A word that was dropped is spelled from smaller pieces, never lost. Train and validation
     texts come out as the same tokens as before, which is checked.
 
-    Pays when: size or memory is limited: the table is most of a small encoder, 11.7 of 22 MB of MiniLM-L6 in int8.
-    Costs: seconds. No time per request is won. Rare words of later text cost more tokens and some quality.
+    Pays when: size or memory is limited: the table is half of a small encoder, 11.7 of 24 MB of MiniLM-L6 in int8.
+    Costs: seconds. No time per request is won. Rare words of later text are spelled in pieces: on the demo's intents with
+        names and typos that train has not, 0.6 % of answers changed with 16,000 common tokens, 1.3 % with 8,000.
     Source: Abdaoui et al., Load What You Need: Smaller Versions of Multilingual BERT, SustaiNLP 2020.
     """
 
-    common: NonNegativeInt = 8000
+    common: NonNegativeInt = 16000
     """Tokens kept from the top of the vocabulary, whether or not the rows have them."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
