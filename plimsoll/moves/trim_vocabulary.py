@@ -23,8 +23,8 @@ class TrimVocabulary(Move):
     texts come out as the same tokens as before, which is checked.
 
     Pays when: size or memory is limited: the table is half of a small encoder, 11.7 of 24 MB of MiniLM-L6 in int8.
-    Costs: seconds. No time per request is won. Rare words of later text are spelled in pieces: on the demo's intents with
-        names and typos that train has not, 0.6 % of answers changed with 16,000 common tokens, 1.3 % with 8,000.
+    Costs: seconds. No time per request is won. Rare words of later text are spelled in pieces: on demo rows with names
+        and typos that train has not, 0.6 % of answers changed with 16,000 common tokens, 1.3 % with 8,000.
     Source: Abdaoui et al., Load What You Need: Smaller Versions of Multilingual BERT, SustaiNLP 2020.
     """
 
