@@ -36,11 +36,11 @@ class DropLayers(Move):
         from torch.nn import ModuleList
 
         from plimsoll.data.dataset import Dataset
-        from plimsoll.train import batches, encoder, loop, teacher
+        from plimsoll.train import batches, encoder, loop, shape, teacher
 
         whole: Any = encoder.load(model).to(work.device)
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
-        stack = _stack(whole.encoder)
+        stack = shape.stack(whole.encoder)
         layers = list(stack.layer)
         if self.keep >= len(layers):
             raise Unsupported(f"the model has {len(layers)} layers, so keeping {self.keep} drops none",
@@ -62,18 +62,6 @@ class DropLayers(Move):
         stack.layer = ModuleList(layers[i] for i in kept)
         whole.encoder.config.num_hidden_layers = self.keep
         encoder.save(whole, record, model, out)
-
-
-def _stack(encoder: Any) -> Any:
-    """Return the module whose `layer` is the list of encoder layers: `encoder` in BERT, `transformer` in DistilBERT."""
-    from torch.nn import ModuleList
-
-    for name in ("encoder", "transformer"):
-        stack = getattr(encoder, name, None)
-        if isinstance(getattr(stack, "layer", None), ModuleList):
-            return stack
-    raise Unsupported(f"{type(encoder).__name__} keeps its layers where drop_layers does not know them",
-                      "use an encoder like BERT, MiniLM, RoBERTa, ELECTRA or DistilBERT, or leave this move out")
 
 
 def _most_needed(layers: int, keep: int, log_probabilities: Callable[[Sequence[int]], torch.Tensor],

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from plimsoll.core.errors import ModelError
 from plimsoll.core.record import Record
+from plimsoll.train import shape
+from plimsoll.train.shape import LayerShape
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,8 @@ class ModelRecord(Record):
     """Class names in the order of the logits."""
     max_length: int
     """Longest input in tokens, special tokens included."""
+    layers: tuple[LayerShape, ...] = ()
+    """The shape of each encoder layer; empty when all are as config.json says."""
 
 
 def load(folder: Path) -> torch.nn.Module:
@@ -43,7 +47,10 @@ def load(folder: Path) -> torch.nn.Module:
                          "add the move finetune before this one")
     record = ModelRecord.from_file(record_file)
     task = find.read("tasks", record.task)
-    model = _assemble(_encoder(folder, weights=False), task, len(record.labels))
+    bare = _encoder(folder, weights=False)
+    if record.layers:
+        shape.resize(bare, record.layers)
+    model = _assemble(bare, task, len(record.labels))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
 
@@ -65,7 +72,10 @@ def set_dropout(model: torch.nn.Module, share: float) -> None:
 
 
 def save(model: torch.nn.Module, record: ModelRecord, source: Path, out: Path) -> None:
-    """Write the model to `out`: config, weights as safetensors, the tokenizer files of `source`, and the record."""
+    """Write the model to `out`: config, weights as safetensors, the tokenizer files of `source`, and the record.
+
+    The shapes of the layers in the record are those of the model, whatever `record` said.
+    """
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +85,8 @@ def save(model: torch.nn.Module, record: ModelRecord, source: Path, out: Path) -
     for name in _TOKENIZER_FILES:
         if (source / name).exists():
             shutil.copyfile(source / name, out / name)
-    (out / MODEL_RECORD).write_text(record.to_json())
+    made = record.model_copy(update={"layers": shape.changed(model.encoder)})
+    (out / MODEL_RECORD).write_text(made.to_json())
 
 
 def _encoder(folder: Path, weights: bool) -> Any:
