@@ -16,6 +16,7 @@ from plimsoll.core.errors import RunError, Unsupported
 from plimsoll.core.find import AnyRuntime, AnyTask
 from plimsoll.core.parts import Session
 from plimsoll.core.record import Measurement, Record
+from plimsoll.core.spelling import Spelling
 
 ARTIFACT_RECORD = "artifact.json"
 
@@ -73,27 +74,21 @@ class Predictor:
     """An opened artifact: texts in, labels out. Use as a context manager, or call `close`."""
 
     def __init__(self, artifact: Artifact, folder: Path) -> None:
-        from tokenizers import Tokenizer
-
         missing = artifact.runtime.missing()
         if missing:
             raise Unsupported(f"the artifact needs the runtime {artifact.runtime.name()}", missing)
         self.artifact = artifact
-        self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(artifact.max_length)
+        self._spelling = Spelling(folder / "tokenizer.json", artifact.max_length)
         self.session: Session = artifact.runtime.open(folder)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Return one Prediction per text, in order; an empty list for no texts."""
-        if not texts:
-            return []
-        logits = self.logits(texts)
-        exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-        best = logits.argmax(axis=1)
-        scores: NDArray[np.float32] = exp[np.arange(len(best)), best] / exp.sum(axis=1)
-        pairs: list[tuple[int, float]] = list(zip(best.tolist(), scores.tolist(), strict=True))
-        return [Prediction(self.artifact.labels[b], s) for b, s in pairs]
+        return [self._prediction(row) for row in self.logits(texts)] if texts else []
+
+    def _prediction(self, logits: NDArray[np.float32]) -> Prediction:
+        best = int(logits.argmax())
+        # the softmax of the largest logit, shifted by it so that nothing overflows
+        return Prediction(self.artifact.labels[best], float(1 / np.exp(logits - logits[best]).sum()))
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return float32 [texts, labels]."""
@@ -101,9 +96,7 @@ class Predictor:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included, cut at the artifact's longest input."""
-        if len(texts) == 1:  # encode_batch starts the tokenizer's thread pool, which costs more than one text
-            return [self._tokenizer.encode(texts[0]).ids]
-        return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts))]
+        return self._spelling.ids(texts)
 
     def close(self) -> None:
         """Close the session."""

@@ -49,7 +49,8 @@ def test_a_layer_without_heads_and_neurons_is_its_biases_and_norms(model: Any) -
 
 @pytest.mark.parametrize("wanted", [(LayerShape(heads=1, neurons=24), LayerShape(heads=2, neurons=0)),
                                     (LayerShape(heads=0, neurons=64), LayerShape(heads=2, neurons=64))])
-def test_a_narrowed_model_comes_back_from_its_folder(model: Any, tmp_path: Path, wanted: tuple[LayerShape, ...]) -> None:
+def test_a_narrowed_model_comes_back_from_its_folder(model: Any, tmp_path: Path,
+                                                     wanted: tuple[LayerShape, ...]) -> None:
     for layer, w in zip(model.encoder.encoder.layer, wanted, strict=True):
         shape.keep(layer, range(w.heads), range(w.neurons))
     record = encoder.ModelRecord(task={"kind": "text-classification", "train": "rows.jsonl"}, labels=("a", "b", "c"),

@@ -1,0 +1,64 @@
+"""Token ids as served: the memory of words never changes an id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from plimsoll.core import spelling
+from plimsoll.core.spelling import Spelling
+from plimsoll.testing.tiny import write_tiny_bert
+
+
+@pytest.fixture(scope="module")
+def tokenizer_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bert(tmp_path_factory.mktemp("tiny") / "model") / "tokenizer.json"
+
+
+def asked(tokenizer_json: Path, max_length: int, text: str) -> list[int]:
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer.encode(text).ids
+
+
+PIECES = st.sampled_from(["play", "the", "song", " ", "  ", "[SEP]", "[CLS]play", "\t", "\x1c", "\u0301", "é",
+                          "a\u0308", "光", "\u00a0", "\u3000", "!", "don't", "\x00", "ﬁ", "x" * 60])
+
+
+@given(st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map("".join)))
+def test_ids_are_those_of_the_tokenizer_the_first_time_and_the_second(tokenizer_json: Path, text: str) -> None:
+    mine = Spelling(tokenizer_json, 16)
+    expected = asked(tokenizer_json, 16, text)
+    assert mine.ids([text]) == [expected]
+    assert mine.ids([text]) == [expected]
+    assert mine.ids([text, text]) == [expected, expected]
+
+
+def test_a_memory_that_is_full_starts_again(tokenizer_json: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spelling, "_KNOWN_WORDS", 2)
+    mine = Spelling(tokenizer_json, 16)
+    for text in ("play the song", "stop it now", "play the song"):
+        assert mine.ids([text]) == [asked(tokenizer_json, 16, text)]
+    assert len(mine._known) <= 2
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 3])
+def test_an_input_with_hardly_any_room(tokenizer_json: Path, max_length: int) -> None:
+    expected = asked(tokenizer_json, max_length, "play the song")
+    assert Spelling(tokenizer_json, max_length).ids(["play the song"]) == [expected]
+
+
+def test_a_token_that_reaches_over_a_space_is_left_to_the_tokenizer(tokenizer_json: Path, tmp_path: Path) -> None:
+    tokenizer = json.loads(tokenizer_json.read_text())
+    token = {"id": 4, "content": "the song", "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": False}
+    tokenizer["added_tokens"].append(token)
+    other = tmp_path / "tokenizer.json"
+    other.write_text(json.dumps(tokenizer))
+    assert Spelling(other, 16).ids(["play the song"]) == [asked(other, 16, "play the song")]
