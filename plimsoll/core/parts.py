@@ -138,6 +138,11 @@ class Runtime(Part, ABC):
         """Rough seconds to build a small encoder on a few cores: a search tries the quick ones first."""
         return 10.0
 
+    @property
+    def built_as(self) -> Self:
+        """The settings that decide what `build` writes: threads do not, unless a runtime compiles for their number."""
+        return self.model_copy(update={"threads": 1})
+
     @abstractmethod
     def build(self, model: Path, sample: Sample, out: Path) -> None:
         """Write what `open` needs into the folder `out`. Raises Unsupported when this model cannot be built."""

@@ -14,7 +14,8 @@ from typing import Any
 from plimsoll.core.errors import StoreError
 from plimsoll.core.record import Record, digest
 
-_ENTRY = "entry.json"
+ENTRY = "entry.json"
+"""Name of the record that makes a store folder count."""
 
 
 class _Entry(Record):
@@ -48,7 +49,7 @@ class Store:
             try:
                 make(work)
                 sizes = {p.relative_to(work).as_posix(): p.stat().st_size for p in work.rglob("*") if p.is_file()}
-                (work / _ENTRY).write_text(_Entry(key=_jsonable(key), bytes=sizes).to_json())
+                (work / ENTRY).write_text(_Entry(key=_jsonable(key), bytes=sizes).to_json())
                 _sync(work)
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 try:
@@ -130,7 +131,7 @@ def _sync(folder: Path) -> None:
 
 
 def _whole(folder: Path) -> bool:
-    record = folder / _ENTRY
+    record = folder / ENTRY
     if not record.is_file():
         return False
     entry = _Entry.from_file(record)

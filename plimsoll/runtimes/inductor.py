@@ -43,6 +43,11 @@ class Inductor(Runtime):
     device: Device = "cpu"
     """Where the program runs."""
 
+    @property
+    def built_as(self) -> Self:
+        """All of them: the code is compiled for a number of threads."""
+        return self
+
     @classmethod
     def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
         """Return fp32, and bf16 where the device computes in it.

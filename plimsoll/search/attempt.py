@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +21,10 @@ from plimsoll.core import find
 from plimsoll.core.artifact import Artifact, Invariance, seal, size_mb
 from plimsoll.core.child import Child
 from plimsoll.core.errors import ChildError, Unsupported, UserError
-from plimsoll.core.parts import Move, Sample
+from plimsoll.core.parts import Move, Runtime, Sample
 from plimsoll.core.record import digest, exact
 from plimsoll.core.spec import Recipe
+from plimsoll.core.store import ENTRY
 from plimsoll.core.trial import Trial
 from plimsoll.data import dataset
 from plimsoll.data.dataset import Dataset
@@ -178,25 +180,33 @@ def walk(
 
 
 def _build(recipe: Recipe, model: Path, key: dict[str, Any], bench: Bench, seconds: dict[str, float]) -> Path:
-    runtime = recipe.runtime
-    sample, sample_file = _sample(model, bench)
+    began = time.monotonic()
+    sample, sample_file = sampled(model, bench)
+    folder = built(recipe.runtime, model, digest(key), recipe.moves, sample, sample_file, bench)
+    seconds["build"] = time.monotonic() - began
+    return folder
+
+
+def built(
+    runtime: Runtime, model: Path, model_digest: str, moves: Sequence[Move], sample: Sample, sample_file: Path,
+    bench: Bench
+) -> Path:
+    """Return the artifact of a model in a runtime: built once, and sealed for each way of opening it."""
 
     def make(out: Path) -> None:
-        began = time.monotonic()
         if runtime.in_process:
             runtime.build(model, sample, out)
         else:
-            bench.maker().call(
-                {
-                    "do": "build",
-                    "runtime": find.write(runtime),
-                    "model": str(model),
-                    "out": str(out),
-                    "sample": str(sample_file),
-                },
-                bench.run.report,
-            )
+            request = {"do": "build", "runtime": find.write(runtime), "model": str(model), "out": str(out)}
+            bench.maker().call({**request, "sample": str(sample_file)}, bench.run.report)
         shutil.copyfile(model / "tokenizer.json", out / "tokenizer.json")
+
+    made = {"model": model_digest, "machine": bench.machine, "version": version("plimsoll-ml")}
+    files = bench.run.store.once("built", {"runtime": find.write(runtime.built_as), **made}, make)
+
+    def seal_it(out: Path) -> None:
+        # links, not copies: nothing in the store is ever written to again
+        shutil.copytree(files, out, ignore=shutil.ignore_patterns(ENTRY), copy_function=os.link, dirs_exist_ok=True)
         seal(
             out,
             Artifact(
@@ -204,25 +214,16 @@ def _build(recipe: Recipe, model: Path, key: dict[str, Any], bench: Bench, secon
                 task=bench.run.spec.task,
                 labels=bench.dataset.labels,
                 max_length=sample.max_length,
-                lineage=tuple(find.write(m) for m in recipe.moves),
+                lineage=tuple(find.write(m) for m in moves),
                 machine=bench.machine,
             ),
         )
-        seconds["build"] = time.monotonic() - began
 
-    return bench.run.store.once(
-        "artifact",
-        {
-            "runtime": find.write(runtime),
-            "model": digest(key),
-            "machine": bench.machine,
-            "version": version("plimsoll-ml"),
-        },
-        make,
-    )
+    lineage = [find.write(m) for m in moves]
+    return bench.run.store.once("artifact", {"runtime": find.write(runtime), "lineage": lineage, **made}, seal_it)
 
 
-def _sample(model: Path, bench: Bench) -> tuple[Sample, Path]:
+def sampled(model: Path, bench: Bench) -> tuple[Sample, Path]:
     """Return up to 2,000 tokenized training rows in a random order, and the file that holds them."""
     from tokenizers import Tokenizer
 

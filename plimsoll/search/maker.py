@@ -10,6 +10,7 @@ from typing import Any, cast
 from plimsoll.core import find
 from plimsoll.core.child import serve
 from plimsoll.core.parts import Event, Move, Runtime, Sample, Task, Work
+from plimsoll.train.shape import LayerShape
 
 
 def sample_from(file: Path) -> Sample:
@@ -39,5 +40,19 @@ def _build(request: dict[str, Any], report: Callable[[Event], None]) -> None:
     runtime.build(Path(request["model"]), sample_from(Path(request["sample"])), Path(request["out"]))
 
 
+def _probe(request: dict[str, Any], report: Callable[[Event], None]) -> None:
+    from plimsoll.train import probe
+
+    task = cast(Task, find.read("tasks", request["task"]))
+    shapes = [LayerShape(**layer) for layer in request["layers"]]
+    probe.write(Path(request["model"]), task, request["labels"], request["max_length"], shapes, Path(request["out"]))
+
+
+def _shapes(request: dict[str, Any], report: Callable[[Event], None]) -> list[dict[str, int]]:
+    from plimsoll.train import probe
+
+    return [layer.model_dump() for layer in probe.whole(Path(request["model"]))]
+
+
 if __name__ == "__main__":
-    serve({"apply": _apply, "build": _build})
+    serve({"apply": _apply, "build": _build, "probe": _probe, "shapes": _shapes})

@@ -24,7 +24,7 @@ from plimsoll.core.errors import PlimsollError, SpecError, Unsupported
 from plimsoll.core.parts import Event, Move
 from plimsoll.core.record import digest
 from plimsoll.core.spec import Recipe, Spec
-from plimsoll.core.store import Store, write_atomic
+from plimsoll.core.store import ENTRY, Store, write_atomic
 from plimsoll.core.trial import Latency, Trial
 from plimsoll.data import dataset, pretrained
 from plimsoll.search import choose, run, space
@@ -451,7 +451,7 @@ def _deliver(chosen: Trial, blocks: Blocks, bench: Bench) -> None:
     """Copy the artifact into the run, with what was measured of it in its record; hashes of its files stay."""
     target, new = bench.run.folder / "artifact", bench.run.folder / ".artifact.new"
     shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(chosen.artifact, new, ignore=shutil.ignore_patterns("entry.json", "seconds.json"))
+    shutil.copytree(chosen.artifact, new, ignore=shutil.ignore_patterns(ENTRY, "seconds.json"))
     record = Artifact.from_file(new / ARTIFACT_RECORD)
     (new / ARTIFACT_RECORD).write_text(
         record.model_copy(

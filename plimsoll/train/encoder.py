@@ -47,19 +47,19 @@ def load(folder: Path) -> torch.nn.Module:
                          "add the move finetune before this one")
     record = ModelRecord.from_file(record_file)
     task = find.read("tasks", record.task)
-    bare = _encoder(folder, weights=False)
+    bare = blank(folder)
     if record.layers:
         shape.resize(bare, record.layers)
-    model = _assemble(bare, task, len(record.labels))
+    model = with_head(bare, task, len(record.labels))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
 
 
 def start(folder: Path, task: Any, labels: int, dropout: float = 0.0) -> torch.nn.Module:
     """Return a pre-trained encoder with a fresh head, fp32, in train mode; `dropout` is for the encoder."""
-    encoder = _encoder(folder, weights=True)
+    encoder = _pretrained(folder)
     set_dropout(encoder, dropout)
-    return _assemble(encoder, task, labels).train()
+    return with_head(encoder, task, labels).train()
 
 
 def set_dropout(model: torch.nn.Module, share: float) -> None:
@@ -89,27 +89,40 @@ def save(model: torch.nn.Module, record: ModelRecord, source: Path, out: Path) -
     (out / MODEL_RECORD).write_text(made.to_json())
 
 
-def _encoder(folder: Path, weights: bool) -> Any:
-    """Return the bare encoder; `weights=False` builds it from config.json alone, to be filled by the caller."""
+def blank(folder: Path) -> Any:
+    """Return the bare encoder as config.json describes it, with random weights to be replaced by the caller."""
+    from transformers import AutoModel
+
+    config, extra = _config(folder)
+    return AutoModel.from_config(config, trust_remote_code=False, **extra).float()
+
+
+def _pretrained(folder: Path) -> Any:
+    """Return the bare encoder with its weights."""
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
+
+    _, extra = _config(folder)
+    safe = {"trust_remote_code": False, "use_safetensors": True}
+    return AutoModel.from_pretrained(folder, dtype=torch.float32, **safe, **extra)
+
+
+def _config(folder: Path) -> tuple[Any, dict[str, bool]]:
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     # The task's head replaces the pooler, so its weights would only be carried along unused.
-    extra = {"add_pooling_layer": False} if config.model_type in _WITH_POOLER else {}
-    if not weights:
-        return AutoModel.from_config(config, trust_remote_code=False, **extra).float()
-    safe = {"trust_remote_code": False, "use_safetensors": True}
-    return AutoModel.from_pretrained(folder, dtype=torch.float32, **safe, **extra)
+    return config, {"add_pooling_layer": False} if config.model_type in _WITH_POOLER else {}
 
 
 _WITH_POOLER = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "albert"} - {"electra"}
 
 
-def _assemble(encoder: Any, task: Any, labels: int) -> torch.nn.Module:
+def with_head(encoder: Any, task: Any, labels: int) -> torch.nn.Module:
+    """Return the encoder with a fresh head of the task on it."""
     import torch
 
     class TaskModel(torch.nn.Module):
