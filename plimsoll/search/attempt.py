@@ -29,6 +29,7 @@ from plimsoll.core.trial import Trial
 from plimsoll.data import dataset
 from plimsoll.data.dataset import Dataset
 from plimsoll.search.run import Run
+from plimsoll.train.batches import longest_input
 
 _INVARIANCE_ROWS = 64
 
@@ -87,6 +88,18 @@ class Bench:
 
     def tokenizer(self) -> Path:
         return self.pretrained / "tokenizer.json"
+
+    def longest(self) -> int:
+        """Return the tokens of the longest row of any split, at most what the model takes."""
+        config = json.loads((self.pretrained / "config.json").read_text())
+        splits = (self.dataset.train, self.dataset.validation, self.dataset.test)
+        longest = max(int(dataset.measure_lengths(rows.texts, self.tokenizer()).max()) for rows in splits)
+        return min(longest, longest_input(config))
+
+    def spread(self) -> list[int]:
+        """Return test rows from the shortest to the longest text: a warm-up must have met every shape."""
+        order = np.argsort([len(t) for t in self.dataset.test.texts], kind="stable")
+        return order[np.linspace(0, len(order) - 1, min(24, len(order))).astype(int)].tolist()
 
 
 def attempt(

@@ -261,7 +261,7 @@ def _race(
     for t in trials:
         contestants[t.id] = bench.enter(t.id, Path(t.artifact))
         opened.report({"stage": "warm", "done": len(contestants), "total": len(trials), "note": t.recipe.says()})
-        contestants[t.id].call({"do": "warm", "split": "test", "rows": _spread(bench)})
+        contestants[t.id].call({"do": "warm", "split": "test", "rows": bench.spread()})
         contestants[t.id].pause()
     done = len(kept)
 
@@ -272,12 +272,6 @@ def _race(
         opened.report({"stage": f"race {name}", "done": done, "total": rounds, "note": f"{len(ids)} artifacts in turn"})
 
     return clock.race(contestants, plan, "test", kept=kept, on_round=on_round)
-
-
-def _spread(bench: Bench) -> list[int]:
-    """Return rows from the shortest to the longest text: a warm-up must have met every shape."""
-    order = np.argsort([len(t) for t in bench.dataset.test.texts], kind="stable")
-    return order[np.linspace(0, len(order) - 1, min(24, len(order))).astype(int)].tolist()
 
 
 def _timed(trial: Trial, base: Trial, blocks: Blocks, device: Mapping[str, Sequence[float]], bench: Bench) -> Trial:

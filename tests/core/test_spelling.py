@@ -28,7 +28,8 @@ def asked(tokenizer_json: Path, max_length: int, text: str) -> list[int]:
 
 
 PIECES = st.sampled_from(["play", "the", "song", " ", "  ", "[SEP]", "[CLS]play", "\t", "\x1c", "\u0301", "é",
-                          "a\u0308", "光", "\u00a0", "\u3000", "!", "don't", "\x00", "ﬁ", "x" * 60])
+                          "a\u0308", "光", "\u00a0", "\u3000", "!", "don't", "Play_it", "9th?!", "<b>", "~",
+                          "\x00", "ﬁ", "x" * 60])
 
 
 @given(st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map("".join)))

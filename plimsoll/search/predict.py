@@ -1,0 +1,191 @@
+"""The latency table: what each module of a model costs in one runtime on this machine, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeFloat
+from scipy.optimize import nnls
+
+from plimsoll.bench import clock
+from plimsoll.bench.clock import Blocks
+from plimsoll.core import find
+from plimsoll.core.find import AnyRuntime
+from plimsoll.core.parts import Runtime
+from plimsoll.core.record import Record, digest
+from plimsoll.search.attempt import Bench, built, sampled
+from plimsoll.train.shape import LayerShape
+
+_ROUNDS, _REQUESTS = 8, 50
+_WARM_ROWS = 1000
+_LEAST_MARGIN = 0.03
+"""No table claims to be nearer than this: two races of the same artifacts differ by as much."""
+
+Shapes = tuple[LayerShape, ...]
+
+
+class Cost(Record):
+    """One quantile of a request as a sum over a model's modules, in us. Empty modules cost nothing."""
+
+    base: NonNegativeFloat
+    """Tokenizer, embeddings, head and the call itself."""
+    attention: NonNegativeFloat
+    """Each attention module, whatever its heads."""
+    head: NonNegativeFloat
+    feed_forward: NonNegativeFloat
+    """Each feed-forward module, whatever its neurons."""
+    neuron: NonNegativeFloat
+
+    def us(self, layers: Shapes) -> float:
+        """Return the predicted latency of a model with these layers, in us."""
+        return float(np.dot(_counts(layers), list(self.__dict__.values())))
+
+
+class Probe(Record):
+    """A model that was timed to make the table."""
+
+    layers: Shapes
+    p50_us: float
+    p95_us: float
+
+
+class LatencyTable(Record):
+    """What one runtime takes for models of one architecture over one mix of lengths, on one machine."""
+
+    runtime: AnyRuntime
+    machine: str
+    p50: Cost
+    p95: Cost
+    margin: NonNegativeFloat
+    """Largest share by which a probe's p95 differs from its prediction, at least 3 %."""
+    probes: tuple[Probe, ...]
+
+    def p95_ms(self, layers: Shapes) -> float:
+        """Return the predicted p95 in ms."""
+        return self.p95.us(layers) / 1000
+
+    def least_p95_ms(self, layers: Shapes) -> float:
+        """Return the p95 in ms less the table's margin: what the model will hardly be faster than."""
+        return self.p95_ms(layers) * (1 - self.margin)
+
+
+def fitted(runtime: Runtime, machine: str, probes: Sequence[Probe]) -> LatencyTable:
+    """Fit the costs of modules to whole models.
+
+    All requests have the same lengths and every module takes longer for a longer one, so the quantiles of a sum of
+    modules are the sums of their quantiles, and least squares with costs of at least 0 find them. Each probe counts
+    by its relative error. Source: Lawson and Hanson, Solving Least Squares Problems, 1974, for the bounded fit.
+    """
+    counts = np.array([_counts(p.layers) for p in probes])
+
+    def cost(values: NDArray[np.float64]) -> Cost:
+        found, _ = nnls(counts / values[:, None], np.ones(len(values)))
+        return Cost(**dict(zip(Cost.model_fields, found.tolist(), strict=True)))
+
+    p50, p95 = (np.array([getattr(p, name) for p in probes]) for name in ("p50_us", "p95_us"))
+    slow = cost(p95)
+    off = max(abs(slow.us(p.layers) / p.p95_us - 1) for p in probes)
+    return LatencyTable(
+        runtime=runtime, machine=machine, p50=cost(p50), p95=slow, margin=max(off, _LEAST_MARGIN), probes=tuple(probes)
+    )
+
+
+def _counts(layers: Shapes) -> list[float]:
+    """Return what the fields of Cost are multiplied by for a model with these layers."""
+    heads, neurons = [s.heads for s in layers], [s.neurons for s in layers]
+    return [1.0, sum(map(bool, heads)), sum(heads), sum(map(bool, neurons)), sum(neurons)]
+
+
+def table(runtimes: Sequence[Runtime], bench: Bench) -> list[LatencyTable]:
+    """Time a few models of random weights in these runtimes, in one race, and fit a table for each.
+
+    Measured once for a machine, a runtime, an architecture and a data set. Raises Unsupported for an architecture
+    whose layers are not laid out like BERT's.
+    """
+    whole = shapes(bench)
+    wanted = _probes(whole)
+
+    def make(out: Path) -> None:
+        entries = {f"{i}-{j}": (r, p) for i, r in enumerate(runtimes) for j, p in enumerate(wanted)}
+        blocks = timed(entries, bench, _ROUNDS, _REQUESTS)
+        for i, runtime in enumerate(runtimes):
+            us = {j: np.concatenate(blocks[f"{i}-{j}"]) * 1000 for j in range(len(wanted))}
+            probes = [
+                Probe(layers=p, p50_us=float(np.quantile(us[j], 0.5)), p95_us=float(np.quantile(us[j], 0.95)))
+                for j, p in enumerate(wanted)
+            ]
+            (out / f"{i}.json").write_text(fitted(runtime, bench.machine, probes).to_json())
+
+    key = {"runtimes": [find.write(r) for r in runtimes], "load": bench.run.spec.load.model_dump(mode="json")}
+    folder = bench.run.store.once("latency", {**key, **_key(bench)}, make)
+    return [LatencyTable.from_file(folder / f"{i}.json") for i in range(len(runtimes))]
+
+
+def _probes(whole: Shapes) -> list[Shapes]:
+    """Return models that differ in one thing each: depth, heads, neurons, and modules that are gone."""
+    full = whole[0]
+    half_heads = full.model_copy(update={"heads": max(1, full.heads // 2)})
+    half_neurons = full.model_copy(update={"neurons": max(1, full.neurons // 2)})
+    depth = min(2, len(whole))
+    nothing = LayerShape(heads=0, neurons=0)
+    no_heads, no_neurons = (full.model_copy(update={name: 0}) for name in ("heads", "neurons"))
+    several = [(shape,) * depth for shape in (full, half_heads, half_neurons, no_heads, no_neurons)]
+    return list(dict.fromkeys([(nothing,), (full,), *several, (full,) * min(4, len(whole))]))
+
+
+def shapes(bench: Bench) -> Shapes:
+    """Return the shapes of the pre-trained model's layers. Raises Unsupported for a layout that is not known."""
+    found: list[dict[str, Any]] = bench.maker().call({"do": "shapes", "model": str(bench.pretrained)})
+    return tuple(LayerShape(**shape) for shape in found)
+
+
+def timed(entries: dict[str, tuple[Runtime, Shapes]], bench: Bench, rounds: int, requests: int) -> Blocks:
+    """Build models of random weights, race them on the test texts, and return ms per request by entry."""
+    spec = bench.run.spec
+    artifacts = {name: _built(runtime, layers, bench) for name, (runtime, layers) in entries.items()}
+    # the makers' memory is better used by those who race
+    bench.retire_maker()
+    contestants: dict[str, clock.Contestant] = {}
+    rows = list(range(min(len(bench.dataset.validation), _WARM_ROWS)))
+    try:
+        for name, folder in artifacts.items():
+            contestants[name] = bench.enter(name, folder)
+            # a server has met the words of its texts, and so has an artifact that has answered the validation rows
+            contestants[name].call({"do": "time", "split": "validation", "rows": rows})
+            contestants[name].call({"do": "warm", "split": "test", "rows": bench.spread()})
+            contestants[name].pause()
+            bench.run.report({"stage": "table", "done": len(contestants), "total": len(artifacts), "note": "warm"})
+        plan = clock.schedule(len(bench.dataset.test), rounds, requests, spec.load.batch, spec.search.seed + 4)
+        return clock.race(contestants, plan, "test")[0]
+    finally:
+        for name in contestants:
+            bench.leave(name)
+
+
+def _built(runtime: Runtime, layers: Shapes, bench: Bench) -> Path:
+    """Return the artifact of a model of random weights with these layers."""
+    task = find.write(bench.run.spec.task)
+    longest = bench.longest()
+    asked = {"layers": [s.model_dump() for s in layers], "labels": list(bench.dataset.labels), "max_length": longest}
+
+    def make(out: Path) -> None:
+        bench.maker().call({"do": "probe", "model": str(bench.pretrained), "task": task, "out": str(out), **asked})
+
+    key = {**asked, **_key(bench)}
+    model = bench.run.store.once("probe", key, make)
+    sample, sample_file = sampled(model, bench)
+    return built(runtime, model, digest(key), (), sample, sample_file, bench)
+
+
+def _key(bench: Bench) -> dict[str, Any]:
+    """Return what a random model and its timing depend on, beside its layers."""
+    config = json.loads((bench.pretrained / "config.json").read_text())
+    return {
+        "config": config, "data": bench.data_digest, "machine": bench.machine, "version": version("plimsoll-ml")
+    }
