@@ -24,7 +24,7 @@ class Distil(Move):
     """
 
     epochs: PositiveInt = 8
-    """Passes over the training rows, at most."""
+    """Passes over the rows the teacher answered, at most: the training rows, and those of `augment`."""
     batch_size: PositiveInt = 32
     """Rows per step."""
     learning_rate: PositiveFloat = 3e-4
@@ -53,14 +53,14 @@ class Distil(Move):
         from plimsoll.data.dataset import Dataset
         from plimsoll.train import batches, encoder, loop, losses, teacher
 
-        answers = teacher.load(model, work.data)
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
         data = Dataset.load(work.data)
         train, validation = (batches.tokenize(model, rows.texts, record.max_length)
                              for rows in (data.train, data.validation))
+        lesson = teacher.load(model, work.data, train)
         targets = data.targets("validation")
-        loss = losses.soft(answers, data.targets("train"), self.temperature, self.label_weight, self.hidden_weight,
-                           work.device)
+        loss = losses.soft(lesson.outputs, data.targets("train"), self.temperature, self.label_weight,
+                           self.hidden_weight, work.device)
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             head_learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
@@ -68,6 +68,7 @@ class Distil(Move):
         with loop.settings(work):
             student = encoder.load(model)
             encoder.set_dropout(student, 0.0)  # the teacher answered without: noise would only blur what to copy
-            loop.fit(student, train, validation, loss,
+            loop.fit(student, lesson.rows, validation, loss,
                      lambda logits: float(np.mean(work.task.correct(logits, targets))), how, work, self.name(), began)
             encoder.save(student, record, model, out)
+            teacher.pass_on(model, out)

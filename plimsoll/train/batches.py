@@ -66,6 +66,12 @@ class Tokens:
         return Tokens(np.concatenate(ids), np.cumsum([0, *(len(i) for i in ids)]), self.pad_id)
 
 
+def joined(first: Tokens, second: Tokens) -> Tokens:
+    """Return the rows of both, those of the first before those of the second."""
+    starts = np.concatenate([first.starts, first.starts[-1] + second.starts[1:]])
+    return Tokens(np.concatenate([first.ids, second.ids]), starts, first.pad_id)
+
+
 def tokenize(model: Path, texts: Sequence[str], max_length: int | None = None) -> Tokens:
     """Return the texts as token ids by the model folder's `tokenizer.json`.
 

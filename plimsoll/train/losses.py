@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
 
 
+_NO_LABEL = -100
+"""In place of a label for rows beyond the targets."""
+
+
 def hard(targets: NDArray[np.int64], smoothing: float, device: str = "cpu") -> Loss:
     """Return the cross-entropy with the labels of the rows, `smoothing` of it shared out among all labels.
 
@@ -38,16 +42,17 @@ def soft(teacher: Outputs, targets: NDArray[np.int64], temperature: float, label
          device: str = "cpu") -> Loss:
     """Return the distance to a teacher: KL of the softened answers, plus the labels' and the hidden states' share.
 
-    temperature^2 * KL(teacher || student) at `temperature`, plus `label_weight` times the cross-entropy with
-    the targets (int64 [rows]), plus `hidden_weight` times the squared error of the pooled hidden states over
-    their variance, so that the weight means the same for every encoder.
+    temperature^2 * KL(teacher || student) at `temperature`, plus `label_weight` times the cross-entropy with the
+    targets (int64 [labelled rows], the first of the teacher's), plus `hidden_weight` times the squared error of the
+    pooled hidden states over their variance, so that the weight means the same for every encoder.
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015; hidden states from Jiao et al.,
     TinyBERT, EMNLP 2020.
     """
     import torch
     from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 
-    labels = torch.from_numpy(targets).to(device)
+    labels = torch.full((len(teacher.logits),), _NO_LABEL, device=device)
+    labels[:len(targets)] = torch.from_numpy(targets)
     answers = log_softmax(teacher.logits / temperature, dim=-1).to(device)
     pooled = teacher.pooled.to(device)
     variance = float(teacher.pooled.float().var(dim=0).mean()) or 1.0
@@ -57,7 +62,9 @@ def soft(teacher: Outputs, targets: NDArray[np.int64], temperature: float, label
         logits = student.logits.float()
         softened = log_softmax(logits / temperature, dim=-1)
         distance = kl_div(softened, answers[batch.rows], reduction="batchmean", log_target=True)
-        return (temperature**2 * distance + label_weight * cross_entropy(logits, labels[batch.rows])
-                + hidden_weight / variance * mse_loss(student.pooled.float(), pooled[batch.rows].float()))
+        hidden = mse_loss(student.pooled.float(), pooled[batch.rows].float())
+        # over all rows of the batch: a mean over those with a label would weigh them more where they are few
+        own = cross_entropy(logits, labels[batch.rows], ignore_index=_NO_LABEL, reduction="sum") / len(batch.rows)
+        return temperature**2 * distance + label_weight * own + hidden_weight / variance * hidden
 
     return loss

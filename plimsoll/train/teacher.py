@@ -1,7 +1,8 @@
-"""A teacher's answers on the training rows, kept beside the weights of a model whose shape was changed."""
+"""A teacher's answers on the training rows, and on more that nobody labelled, kept beside the weights of a model."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from plimsoll.core.artifact import file_digest
 from plimsoll.core.errors import ModelError
 from plimsoll.core.parts import Work
-from plimsoll.train.batches import Batch, Tokens, by_length
+from plimsoll.train.batches import Batch, Tokens, by_length, joined
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ _ROWS = 64
 
 
 class Outputs(NamedTuple):
-    """What a model says of a batch, or a teacher of all training rows."""
+    """What a model says of a batch, or a teacher of all its rows."""
 
     logits: torch.Tensor
     """float32 [rows, labels]."""
@@ -38,34 +39,55 @@ def outputs(model: torch.nn.Module, batch: Batch) -> Outputs:
     return Outputs(model.head(hidden, batch.attention_mask), pooled)  # type: ignore[operator]
 
 
-def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: Path) -> None:
+class Lesson(NamedTuple):
+    """What a student learns from: rows, and a teacher's outputs on them."""
+
+    rows: Tokens
+    """The training rows, then those that have no label."""
+    outputs: Outputs
+
+
+def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: Path, extra: Tokens | None = None
+         ) -> None:
     """Write the model's outputs on all training rows to `out`, so that a student can learn from them later.
 
-    A folder that already holds a teacher passes it on: shape changes in a row all answer to the first model.
+    extra: rows without a label, answered and kept as well. A folder that already holds a teacher passes it on:
+    shape changes in a row all answer to the first model.
     """
     import torch
     from safetensors.torch import save_file
 
     if (source / TEACHER).exists():
-        shutil.copyfile(source / TEACHER, out / TEACHER)
+        pass_on(source, out)
         return
+    asked = train if extra is None else joined(train, extra)
     found: list[Outputs] = []
     order: list[NDArray[np.int64]] = []
     with torch.inference_mode():
-        for rows in by_length(train.lengths, _ROWS):
-            found.append(outputs(model, train.batch(rows, work.device)))
+        for rows in by_length(asked.lengths, _ROWS):
+            found.append(outputs(model, asked.batch(rows, work.device)))
             order.append(rows)
-            work.report({"stage": "teacher", "done": sum(map(len, order)), "total": len(train)})
+            work.report({"stage": "teacher", "done": sum(map(len, order)), "total": len(asked)})
     back = torch.from_numpy(np.argsort(np.concatenate(order)))
-    save_file({"logits": torch.cat([o.logits for o in found]).float().cpu()[back],
-               "pooled": torch.cat([o.pooled for o in found]).half().cpu()[back]},
-              out / TEACHER, metadata={"train": file_digest(work.data / "train.jsonl")})
+    tensors = {"logits": torch.cat([o.logits for o in found]).float().cpu()[back],
+               "pooled": torch.cat([o.pooled for o in found]).half().cpu()[back]}
+    if extra is not None:
+        tensors |= {"extra.ids": torch.from_numpy(extra.ids), "extra.starts": torch.from_numpy(extra.starts)}
+    save_file(tensors, out / TEACHER, metadata={"train": file_digest(work.data / "train.jsonl")})
 
 
-def load(folder: Path, data: Path) -> Outputs:
-    """Return the teacher's outputs on all training rows of `data`.
+def pass_on(source: Path, out: Path) -> None:
+    """Give `out` the teacher's answers that `source` holds, without a second copy where the disk allows it."""
+    try:
+        os.link(source / TEACHER, out / TEACHER)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source / TEACHER, out / TEACHER)
 
-    Raises ModelError when the folder holds none, or holds those of other rows.
+
+def load(folder: Path, data: Path, train: Tokens) -> Lesson:
+    """Return the teacher's outputs on all training rows of `data`, and on the rows that were kept beside them.
+
+    train: those training rows. Raises ModelError when the folder holds no teacher, or one of other rows.
     """
     from safetensors import safe_open
 
@@ -76,4 +98,8 @@ def load(folder: Path, data: Path) -> Outputs:
         if file.metadata()["train"] != file_digest(data / "train.jsonl"):
             raise ModelError(f"{folder / TEACHER} answers other rows than {data / 'train.jsonl'}",
                              "apply the move that changed the shape again, on these rows")
-        return Outputs(file.get_tensor("logits"), file.get_tensor("pooled"))
+        answers = Outputs(file.get_tensor("logits"), file.get_tensor("pooled"))
+        if "extra.ids" not in file.keys():  # noqa: SIM118 - no mapping
+            return Lesson(train, answers)
+        extra = Tokens(file.get_tensor("extra.ids").numpy(), file.get_tensor("extra.starts").numpy(), train.pad_id)
+        return Lesson(joined(train, extra), answers)

@@ -73,7 +73,7 @@ def test_the_teacher_s_answers_are_those_of_the_whole_model_and_are_passed_on(
     train = tokenize(tuned, Dataset.load(work.data).train.texts)
     expected = predict(encoder.load(tuned), train)
     for folder in (tmp_path / "three", tmp_path / "two"):
-        kept = teacher.load(folder, work.data)
+        kept = teacher.load(folder, work.data, train).outputs
         np.testing.assert_allclose(kept.logits.numpy(), expected, atol=1e-5)
         assert kept.pooled.shape == (len(train), 32)
 
