@@ -40,6 +40,8 @@ class DropLayers(Move):
 
         whole: Any = encoder.load(model).to(work.device)
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
+        if shape.pooled(whole.encoder):
+            raise Unsupported("the last layer asks for the mean of all tokens", f"put {self.name()} before funnel")
         stack = shape.stack(whole.encoder)
         layers = list(stack.layer)
         if self.keep >= len(layers):

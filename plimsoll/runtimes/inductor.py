@@ -154,21 +154,18 @@ class _CudaSession(_InductorSession):
         return host
 
 
-def _without_mask(model: torch.nn.Module) -> torch.nn.Module:
+def _without_mask(model: Any) -> torch.nn.Module:
     """Return a module for rows without padding: int64 [batch, length] -> logits, float32 [batch, labels]."""
     import torch
-
-    encoder: Any = model.encoder
-    head: Any = model.head
 
     class NoPadding(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.encoder, self.head = encoder, head
+            self.model = model
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            hidden = self.encoder(input_ids=ids, attention_mask=None).last_hidden_state
-            return self.head(hidden, torch.ones_like(ids)).float()
+            hidden = self.model.encoder(input_ids=ids, attention_mask=None).last_hidden_state
+            return self.model.answer(hidden, torch.ones_like(ids)).float()
 
     return NoPadding().eval()
 

@@ -283,18 +283,17 @@ def _convert(folder: Path, lengths: Sequence[int]) -> bytes:
         raise Unsupported(f"LiteRT cannot convert this model: {str(e).splitlines()[0]}", "leave litert out") from e
 
 
-def _with_padding_marked(model: torch.nn.Module) -> torch.nn.Module:
+def _with_padding_marked(model: Any) -> torch.nn.Module:
     """Return a module for one row: int32 [length] with -1 for padding -> logits, float32 [labels]."""
     import torch
 
     encoder: Any = model.encoder
-    head: Any = model.head
     pad_id: int = getattr(encoder.config, "pad_token_id", None) or 0
 
     class OneRow(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.encoder, self.head = encoder, head
+            self.model = model
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
             real = ids[None] != _PADDING
@@ -302,7 +301,8 @@ def _with_padding_marked(model: torch.nn.Module) -> torch.nn.Module:
             # a four-dimensional mask is added to the attention scores as it is, so no graph builds one from ranges
             bias = ((mask - 1) * 1e4)[:, None, None, :]
             filled = torch.where(real, ids[None], torch.full_like(ids[None], pad_id))
-            return self.head(self.encoder(input_ids=filled, attention_mask=bias).last_hidden_state, mask)[0]
+            hidden = self.model.encoder(input_ids=filled, attention_mask=bias).last_hidden_state
+            return self.model.answer(hidden, mask)[0]
 
     return OneRow().eval()
 

@@ -55,6 +55,14 @@ def load(folder: Path) -> torch.nn.Module:
     return model.eval()
 
 
+def real(encoder: Any, mask: torch.Tensor) -> torch.Tensor:
+    """Return which of the encoder's outputs count, [batch, outputs], from the mask of its input, [batch, length].
+
+    A pooled last layer leaves one vector a row, at the place of the first token, which is always real.
+    """
+    return mask[:, :1] if shape.pooled(encoder) else mask
+
+
 def start(folder: Path, task: Any, labels: int, dropout: float = 0.0) -> torch.nn.Module:
     """Return a pre-trained encoder with a fresh head, fp32, in train mode; `dropout` is for the encoder."""
     encoder = _pretrained(folder)
@@ -133,6 +141,10 @@ def with_head(encoder: Any, task: Any, labels: int) -> torch.nn.Module:
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            return self.head(hidden, attention_mask)
+            return self.answer(hidden, attention_mask)
+
+        def answer(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            """Return the head's logits; the mask is that of the input, [batch, length]."""
+            return self.head(hidden, real(self.encoder, mask))
 
     return TaskModel()

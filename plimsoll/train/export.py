@@ -46,7 +46,7 @@ def onnx(module: torch.nn.Module, path: Path) -> None:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             extra = {"token_type_ids": torch.zeros_like(input_ids)} if token_types else {}
             hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
-            return cast(Any, module.head)(hidden, attention_mask)
+            return cast(Any, module).answer(hidden, attention_mask)
 
     ids = torch.full((2, 8), 5)
     mask = torch.ones_like(ids)

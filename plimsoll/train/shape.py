@@ -21,6 +21,8 @@ class LayerShape(Record):
     """Attention heads; with 0 the module is gone and only its bias and norm stay."""
     neurons: NonNegativeInt
     """Feed-forward neurons; with 0 the module is gone and only its bias and norm stay."""
+    pooled: bool = False
+    """The layer asks for the mean of its input only, so it gives one vector a row in place of one a token."""
 
 
 def stack(encoder: Any) -> Any:
@@ -55,6 +57,26 @@ def resize(encoder: Any, wanted: Sequence[LayerShape]) -> None:
     """Give each layer the modules of its wanted shape, in place, with weights that are still to be loaded."""
     for layer, shape in zip(stack(encoder).layer, wanted, strict=True):
         keep(layer, range(shape.heads), range(shape.neurons))
+    if wanted and wanted[-1].pooled:
+        pool(encoder)
+
+
+def pooled(encoder: Any) -> bool:
+    """Return whether the encoder's last layer gives one vector a row."""
+    found = getattr(encoder, "encoder", None)
+    return bool(getattr(found, "layer", None)) and hasattr(found.layer[-1], "asks_for_the_mean")
+
+
+def pool(encoder: Any) -> None:
+    """Let the last layer ask for the mean of the real tokens only, in place, with the weights it has.
+
+    What comes out of the encoder is then [batch, 1, hidden]. Raises Unsupported for a layer not laid out like BERT's.
+    Source: Dai et al., Funnel-Transformer, NeurIPS 2020, section 2.2: pooling of the query only.
+    """
+    layers = stack(encoder).layer
+    _shape(layers[-1])
+    if not pooled(encoder):
+        layers[-1] = _asking_for_the_mean(layers[-1])
 
 
 def keep(layer: Any, heads: Sequence[int], neurons: Sequence[int]) -> None:
@@ -97,7 +119,52 @@ def _shape(layer: Any) -> LayerShape:
     except AttributeError:
         raise Unsupported(f"{type(layer).__name__} keeps its heads and neurons where Plimsoll does not know them",
                           "use an encoder with layers like BERT's, or leave narrow out") from None
-    return LayerShape(heads=heads, neurons=neurons)
+    return LayerShape(heads=heads, neurons=neurons, pooled=hasattr(layer, "asks_for_the_mean"))
+
+
+def _asking_for_the_mean(layer: Any) -> torch.nn.Module:
+    """Return a BERT layer that answers one query a row, with the modules, and so the weight names, of a whole one."""
+    import torch
+
+    class MeanQuery(torch.nn.Module):
+        asks_for_the_mean = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.intermediate, self.output = layer.attention, layer.intermediate, layer.output
+
+        def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None, *args: object,
+                    **kwargs: object) -> torch.Tensor:
+            bias = _as_bias(mask, hidden.dtype)
+            if bias is None:
+                mean = hidden.mean(dim=1, keepdim=True)
+            else:
+                real = (bias > -1).to(hidden.dtype).flatten(1, 2)  # [batch, 1, tokens]
+                mean = real @ hidden / real.sum(dim=-1, keepdim=True)
+            found = self.attention.output(self._attend(mean, hidden, bias), mean)
+            return self.output(self.intermediate(found), found)
+
+        def _attend(self, mean: torch.Tensor, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            own = self.attention.self
+            if not hasattr(own, "query"):  # no heads are left
+                return mean
+            query, key, value = (linear(x).unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2)
+                                 for linear, x in ((own.query, mean), (own.key, hidden), (own.value, hidden)))
+            scores = query @ key.transpose(2, 3) * own.attention_head_size**-0.5
+            weights = (scores if bias is None else scores + bias).softmax(dim=-1)
+            return (weights @ value).transpose(1, 2).flatten(2)
+
+    return MeanQuery()
+
+
+def _as_bias(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return what is added to the scores of one query a row, [batch, 1, 1, tokens], from a mask or a bias of all."""
+    import torch
+
+    if mask is None:
+        return None
+    first = mask[:, :1, :1]
+    return (1 - first.to(dtype)) * -1e4 if first.dtype == torch.bool else first.clamp(min=-1e4)
 
 
 def _linear(whole: torch.nn.Linear, rows: torch.Tensor | None = None,

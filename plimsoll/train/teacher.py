@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from plimsoll.core.artifact import file_digest
 from plimsoll.core.errors import ModelError
 from plimsoll.core.parts import Work
+from plimsoll.train import encoder
 from plimsoll.train.batches import Batch, Tokens, by_length, joined
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ class Outputs(NamedTuple):
 def outputs(model: torch.nn.Module, batch: Batch) -> Outputs:
     """Return the model's logits and pooled hidden states of a batch, in one pass."""
     hidden = model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state  # type: ignore[operator]
-    weight = batch.attention_mask.unsqueeze(-1).to(hidden.dtype)
+    weight = encoder.real(model.encoder, batch.attention_mask).unsqueeze(-1).to(hidden.dtype)
     pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-    return Outputs(model.head(hidden, batch.attention_mask), pooled)  # type: ignore[operator]
+    return Outputs(model.answer(hidden, batch.attention_mask), pooled)  # type: ignore[operator]
 
 
 class Lesson(NamedTuple):
