@@ -52,6 +52,29 @@ def tune(
 
 
 @app.command
+def finish(run: Path, /) -> int:
+    """End an interrupted search and decide from what it has: the best artifact so far, certified as any other.
+
+    Nothing new is trained or built. To go on searching instead, give the interrupted command again.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from plimsoll.core.errors import RunError
+    from plimsoll.core.spec import Spec
+    from plimsoll.search.run import SPEC_RECORD
+
+    if not (run / SPEC_RECORD).exists():
+        raise RunError(f"{run} holds no run", "give the folder that plimsoll tune printed")
+    import json
+
+    spec = Spec.parse(json.loads((run / SPEC_RECORD).read_text())["spec"], str(run / SPEC_RECORD))
+    return _tune(spec, run, ending=True)
+
+
+@app.command
 def demo(
     *, out: Path = Path("runs/demo"), overrides: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = ()
 ) -> int:
@@ -169,7 +192,7 @@ def run(arguments: list[str]) -> int:
         _say(e.message, e.hint)
         return e.exit_code
     except KeyboardInterrupt:
-        _say("interrupted", "the same command goes on from what is finished")
+        _say("interrupted", "the same command goes on from what is finished; plimsoll finish RUN decides from it now")
         return 130
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         with contextlib.suppress(BrokenPipeError):
@@ -178,7 +201,7 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _tune(spec: Spec, out: Path) -> int:
+def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
     from plimsoll.report import log, terminal
     from plimsoll.report.progress import Screen
     from plimsoll.search.tune import tune as search
@@ -186,7 +209,7 @@ def _tune(spec: Spec, out: Path) -> int:
     console = _console()
     console.print(f"run folder {out}", highlight=False, markup=False)
     with Screen(console) as screen:
-        decision = search(spec, out, screen.show)
+        decision = search(spec, out, screen.show, ending=ending)
     log.keep(decision, out)
     terminal.show(decision, console)
     return 0 if decision.verdict == "met" else 3

@@ -67,6 +67,23 @@ def proportion(successes: int, n: int, confidence: float = 0.95, unit: str = "ac
     return _measurement(successes / n, low, high, confidence, n, unit)
 
 
+def mean(samples: ArrayLike, confidence: float = 0.95, unit: str = "accuracy") -> Measurement:
+    """Return the mean of independent samples with bounds from their own spread, EACH one-sided at `confidence`.
+
+    samples: float [n], n >= 2. Student's t; with the hundreds of rows it is used on, the spread's shape hardly counts.
+    Raises ValueError for fewer samples.
+    """
+    from scipy.special import stdtrit
+
+    _check_confidence(confidence)
+    values = np.asarray(samples, dtype=np.float64)
+    if values.size < 2:
+        raise ValueError(f"need at least 2 samples to see their spread, got {values.size}")
+    value = float(values.mean())
+    reach = float(stdtrit(values.size - 1, confidence) * values.std(ddof=1) / math.sqrt(values.size))
+    return _measurement(value, value - reach, value + reach, confidence, values.size, unit)
+
+
 def paired_difference(
     baseline_correct: ArrayLike, candidate_correct: ArrayLike, confidence: float = 0.95
 ) -> Measurement:

@@ -44,8 +44,10 @@ class Binding(Record):
     limit: Limit
     floor: Measurement
     """The best that was measured for it."""
+    floor_from: str = ""
+    """Where the floor comes from, in words: what was measured, or which arithmetic."""
     nearest_miss: str
-    """Trial id."""
+    """Trial id; empty when the limit was ruled out before anything was made."""
     relaxing: tuple[str, ...]
     """What each limit would have to be for something to pass, in words with numbers."""
 
@@ -61,21 +63,38 @@ class Rejected(Record):
     """Path of the trial's record, relative to the run."""
 
 
+class Front(Record):
+    """A trial that no other beats in both speed and quality, or one that is beaten."""
+
+    trial: str
+    p95_ms: float
+    quality_delta: float
+    """On the test rows where the trial was put to them, else on validation."""
+    on: Literal["test", "validation"]
+    beaten_by: str = ""
+    """The trial that is at least as fast and as good, and better in one; empty on the front."""
+
+
 class Decision(Record):
-    """Everything a reviewer needs; `decision.json`."""
+    """Everything a reviewer needs; `decision.json`.
+
+    The numbers and both sides are absent when a limit was ruled out before anything was made.
+    """
 
     format: int = 1
     verdict: Literal["met", "not-met"]
     why: str
     """Why the chosen one won, or why nothing could, in a sentence or two."""
     budget: Budget
-    three_numbers: ThreeNumbers
-    speedup_p95: Measurement
-    speedup_p50: Measurement
-    baseline: Side
-    chosen: Side
+    three_numbers: ThreeNumbers | None = None
+    speedup_p95: Measurement | None = None
+    speedup_p50: Measurement | None = None
+    baseline: Side | None = None
+    chosen: Side | None = None
     binding: Binding | None = None
     rejected: tuple[Rejected, ...] = ()
+    front: tuple[Front, ...] = ()
+    """Everything that was timed and judged, the fastest first."""
     notes: tuple[str, ...] = ()
     """What a reviewer should know: noise, what the test rows can certify, what was cut short."""
     data: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -89,5 +108,7 @@ class Decision(Record):
 
     @property
     def artifact(self) -> str:
-        """The chosen artifact's folder, ready for `plimsoll.load`."""
+        """The chosen artifact's folder, ready for `plimsoll.load`; empty when there is none."""
+        if self.chosen is None:
+            return ""
         return f"{self.run}/{self.chosen.artifact}" if self.run else self.chosen.artifact

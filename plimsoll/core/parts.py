@@ -170,6 +170,16 @@ class Task(Part, ABC):
     def correct(self, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which rows are right: bool [rows]."""
 
+    def expected_change(
+        self, reference: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """Return per row how much likelier to be right these answers are than a reference's, float64 [rows].
+
+        reference, logits: float32 [rows, labels]. Judged by the reference's own probabilities, calibrated on the
+        targets, so that a close call counts for little whichever way it went. None: the task has no such notion.
+        """
+        return None
+
     @abstractmethod
     def score(self, logits: NDArray[np.float32], targets: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
         """Return every metric of the task by name; the headline one under `metric`."""

@@ -35,6 +35,8 @@ class Trial(Record):
     """The task's metric on the validation rows, on the artifact."""
     validation_delta: Measurement | None = None
     """Paired difference to the baseline on the validation rows."""
+    expected_delta: Measurement | None = None
+    """The same difference as the baseline's calibrated probabilities expect it: less noise, some bias."""
     disagreement: float | None = None
     """Share of validation rows on which exactly one of artifact and baseline is right."""
     quality: Measurement | None = None

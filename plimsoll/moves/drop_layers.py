@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Move, Work
@@ -30,6 +30,14 @@ class DropLayers(Move):
 
     keep: PositiveInt
     """Encoder layers that stay."""
+    layers: tuple[NonNegativeInt, ...] = ()
+    """Which ones stay, counted from 0; empty: those that the answers need most."""
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        if self.layers and (len(self.layers) != self.keep or list(self.layers) != sorted(set(self.layers))):
+            raise ValueError(f"layers must ascend and be as many as keep, got {self.layers=}, {self.keep=}")
+        return self
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
         """Write the smaller model to `out`. Raises Unsupported when it has not more than `keep` layers of its own."""
@@ -47,6 +55,9 @@ class DropLayers(Move):
         if self.keep >= len(layers):
             raise Unsupported(f"the model has {len(layers)} layers, so keeping {self.keep} drops none",
                               f"set keep to at most {len(layers) - 1}")
+        if self.layers and self.layers[-1] >= len(layers):
+            raise Unsupported(f"the model has {len(layers)} layers, so there is no layer {self.layers[-1]}",
+                              f"name layers from 0 to {len(layers) - 1}")
         train = batches.tokenize(model, Dataset.load(work.data).train.texts, record.max_length)
         with loop.settings(work):
             out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +69,7 @@ class DropLayers(Move):
                 stack.layer = ModuleList(layers[i] for i in kept)
                 return _log_probabilities(loop.predict(whole, sample, work.device))
 
-            kept = _most_needed(len(layers), self.keep, logits_of, work)
+            kept = self.layers or _most_needed(len(layers), self.keep, logits_of, work)
         note = f"kept layers {', '.join(map(str, kept))} of 0 to {len(layers) - 1}"
         work.report({"stage": self.name(), "note": note})
         stack.layer = ModuleList(layers[i] for i in kept)

@@ -31,6 +31,7 @@ class Funnel(Move):
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
         if shape.pooled(whole.encoder):
             raise Unsupported("the last layer asks for the mean already", "leave funnel out")
+        shape.shapes(whole.encoder)  # refuses what cannot be pooled before the teacher answers
         train = batches.tokenize(model, Dataset.load(work.data).train.texts, record.max_length)
         out.mkdir(parents=True, exist_ok=True)
         with loop.settings(work):

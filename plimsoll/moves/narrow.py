@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from plimsoll.train.batches import Tokens
+    from plimsoll.train.shape import LayerShape
 
 _SAMPLE_ROWS = 1024
 _BATCH = 64
@@ -24,7 +25,7 @@ class Narrow(Move):
     """Remove the heads and neurons that are missed least, and change the weights of the others to make up for them.
 
     The matrices that come out are smaller: nothing is masked. Layers are narrowed from the first to the last, each
-    on what the narrowed layers before it give, so that later ones make up for earlier ones too.
+    on what the narrowed layers before it give: what it will be given when the model is used.
 
     Pays when: a limit lies between two depths, or quality needs more layers than there is time for at full width.
     Costs: some seconds per layer; a loss of quality that `distil` mostly brings back.
@@ -33,7 +34,7 @@ class Narrow(Move):
     """
 
     heads: tuple[NonNegativeInt, ...]
-    """Attention heads each layer keeps, from the first layer on; 0 removes the module."""
+    """Attention heads each layer keeps, from the first layer on; 0 removes the module, and a layer without either."""
     neurons: tuple[NonNegativeInt, ...]
     """Feed-forward neurons each layer keeps; 0 removes the module."""
     method: Literal["obs", "fisher"] = "obs"
@@ -58,6 +59,7 @@ class Narrow(Move):
         number of layers or ones not laid out like BERT's, and when nothing would go.
         """
         import torch
+        from torch.nn import ModuleList
 
         from plimsoll.data.dataset import Dataset
         from plimsoll.train import batches, encoder, loop, shape, teacher
@@ -66,22 +68,31 @@ class Narrow(Move):
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
         if shape.pooled(whole.encoder):
             raise Unsupported("the last layer asks for the mean of all tokens", f"put {self.name()} before funnel")
-        self._check(shape.shapes(whole.encoder))
+        found = shape.shapes(whole.encoder)
+        self._check(found)
         data = Dataset.load(work.data)
         train = batches.tokenize(model, data.train.texts, record.max_length)
         rows = np.random.default_rng(work.seed).permutation(len(train))[:_SAMPLE_ROWS]
         with loop.settings(work):
             out.mkdir(parents=True, exist_ok=True)
             teacher.keep(model, whole, train, work, out)
-            layers = list(shape.stack(whole.encoder).layer)
+            stack = shape.stack(whole.encoder)
+            layers = list(stack.layer)
             masses = None
             if self.method == "fisher":
                 masses = _fisher(whole, layers, train.subset(rows), data.targets("train")[rows], work)
             with torch.inference_mode():
                 for i, layer in enumerate(layers):
-                    self._narrow(whole, layer, i, train.subset(rows), masses and masses[i], work)
+                    if any(self._widths()[i]):
+                        self._narrow(whole, layer, found[i], i, train.subset(rows), masses[i] if masses else None, work)
+                    else:  # at once, since the layers after it are narrowed on what they will be given without it
+                        stack.layer = ModuleList(other for other in stack.layer if other is not layer)
                     work.report({"stage": self.name(), "done": i + 1, "total": len(layers)})
+        whole.encoder.config.num_hidden_layers = len(stack.layer)
         encoder.save(whole, record, model, out)
+
+    def _widths(self) -> list[tuple[int, int]]:
+        return list(zip(self.heads, self.neurons, strict=True))
 
     def _check(self, found: Any) -> None:
         if len(found) != len(self.heads):
@@ -91,16 +102,16 @@ class Narrow(Move):
             if heads > layer.heads or neurons > layer.neurons:
                 raise Unsupported(f"layer {i} has {layer.heads} heads and {layer.neurons} neurons, fewer than the "
                                   f"{heads} and {neurons} to keep", "narrow can only remove")
-        if all((layer.heads, layer.neurons) == w for layer, w in
-               zip(found, zip(self.heads, self.neurons, strict=True), strict=True)):
+        if not any(any(widths) for widths in self._widths()):
+            raise Unsupported("no layer would be left", "keep a head or a neuron")
+        if all((layer.heads, layer.neurons) == widths for layer, widths in zip(found, self._widths(), strict=True)):
             raise Unsupported("every layer has just these heads and neurons, so nothing would go",
                               "lower a number, or leave narrow out")
 
-    def _narrow(self, model: Any, layer: Any, i: int, sample: Tokens,
+    def _narrow(self, model: Any, layer: Any, have: LayerShape, i: int, sample: Tokens,
                 masses: tuple[torch.Tensor, torch.Tensor] | None, work: Work) -> None:
         from plimsoll.train import obs, shape
 
-        have = shape.shapes(model.encoder)[i]
         for part, keep in ((0, self.heads[i]), (1, self.neurons[i])):
             count = (have.heads, have.neurons)[part]
             if keep == count:

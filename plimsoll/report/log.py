@@ -19,8 +19,7 @@ def keep(decision: Decision, folder: Path) -> Path:
 
 def write(decision: Decision) -> str:
     """Return the decision as Markdown; text from data and models is escaped."""
-    three, budget = decision.three_numbers, decision.budget
-    limits = [f"`{k} = {v:g}`" for k, v in budget if v is not None]
+    limits = [f"`{k} = {v:g}`" for k, v in decision.budget if v is not None]
     lines = [
         f"# Verdict: {decision.verdict}",
         "",
@@ -28,6 +27,45 @@ def write(decision: Decision) -> str:
         "",
         f"Limits: {', '.join(limits)}.",
         "",
+        *_numbers(decision),
+    ]
+    if decision.binding is not None:
+        floor = decision.binding.floor
+        lines += [
+            "## What stood in the way",
+            "",
+            f"`{decision.binding.limit}`; the best measured was "
+            f"{delta(floor) if decision.binding.limit == 'quality_drop' else number(floor)}.",
+            "",
+            *([f"The floor is {_safe(decision.binding.floor_from)}.", ""] if decision.binding.floor_from else []),
+            *(f"- {_safe(x)}" for x in decision.binding.relaxing),
+            "",
+        ]
+    if decision.rejected:
+        lines += _others(decision)
+    if decision.notes:
+        lines += ["## Notes", "", *(f"- {_safe(n)}" for n in decision.notes), ""]
+    lines += _worst(decision)
+    machine = decision.machine.get("fingerprint", {})
+    lines += [
+        "## Machine and time",
+        "",
+        f"- {_safe(str(machine.get('cpu', 'unknown')))}, {machine.get('cores_allowed', '?')} cores allowed, "
+        f"digest `{decision.machine.get('digest', '')}`",
+        f"- ceilings: `{_safe(str(decision.machine.get('ceilings', {})))}`",
+        "- seconds: " + ", ".join(f"{k} {v:g}" for k, v in decision.seconds.items()),
+        f"- spec digest `{decision.spec_digest}`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(decision: Decision) -> list[str]:
+    """Return the three numbers and both sides; nothing when nothing was made."""
+    three, base, chosen = decision.three_numbers, decision.baseline, decision.chosen
+    if three is None or base is None or chosen is None or decision.speedup_p95 is None or decision.speedup_p50 is None:
+        return []
+    return [
         "## Three numbers",
         "",
         "| what | value (one-sided 95 % bounds) |",
@@ -42,21 +80,25 @@ def write(decision: Decision) -> str:
         "",
         "| | baseline | chosen |",
         "|---|---|---|",
-        *_sides(decision.baseline, decision.chosen),
+        *_sides(base, chosen),
         "",
     ]
-    if decision.binding is not None:
-        floor = decision.binding.floor
-        lines += [
-            "## What stood in the way",
-            "",
-            f"`{decision.binding.limit}`; the best measured was "
-            f"{delta(floor) if decision.binding.limit == 'quality_drop' else number(floor)}.",
-            "",
-            *(f"- {_safe(x)}" for x in decision.binding.relaxing),
-            "",
-        ]
-    lines += [
+
+
+def _others(decision: Decision) -> list[str]:
+    front = [f for f in decision.front if not f.beaten_by]
+    recipes = {r.trial: r.recipe for r in decision.rejected}
+    recipes |= {side.trial: side.recipe for side in (decision.baseline, decision.chosen) if side is not None}
+    return [
+        "## The front: what no other recipe beats in both speed and quality",
+        "",
+        "| recipe | p95 | quality delta | seen on |",
+        "|---|---|---|---|",
+        *(
+            f"| {_safe(recipes[f.trial].says())} | {f.p95_ms:.3g} ms | {f.quality_delta * 100:+.2f} points | {f.on} |"
+            for f in front
+        ),
+        "",
         "## Every other recipe, and why not",
         "",
         "| recipe | state | why not | evidence |",
@@ -67,28 +109,6 @@ def write(decision: Decision) -> str:
         ),
         "",
     ]
-    if decision.notes:
-        lines += ["## Notes", "", *(f"- {_safe(n)}" for n in decision.notes), ""]
-    lines += [
-        "## Worst classes of the chosen artifact on test",
-        "",
-        "| class | recall | baseline |",
-        "|---|---|---|",
-        *_worst(decision),
-        "",
-    ]
-    machine = decision.machine.get("fingerprint", {})
-    lines += [
-        "## Machine and time",
-        "",
-        f"- {_safe(str(machine.get('cpu', 'unknown')))}, {machine.get('cores_allowed', '?')} cores allowed, "
-        f"digest `{decision.machine.get('digest', '')}`",
-        f"- ceilings: `{_safe(str(decision.machine.get('ceilings', {})))}`",
-        "- seconds: " + ", ".join(f"{k} {v:g}" for k, v in decision.seconds.items()),
-        f"- spec digest `{decision.spec_digest}`",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def _sides(a: Side, b: Side) -> list[str]:
@@ -111,9 +131,13 @@ def _sides(a: Side, b: Side) -> list[str]:
 
 
 def _worst(decision: Decision) -> list[str]:
+    if decision.chosen is None or decision.baseline is None:
+        return []
     mine, theirs = decision.chosen.scores.get("recall", {}), decision.baseline.scores.get("recall", {})
     worst = sorted(mine, key=lambda c: (mine[c], c))[:8]
-    return [f"| {_safe(c)} | {mine[c]:.1%} | {theirs.get(c, float('nan')):.1%} |" for c in worst]
+    rows = [f"| {_safe(c)} | {mine[c]:.1%} | {theirs.get(c, float('nan')):.1%} |" for c in worst]
+    head = ["## Worst classes of the chosen artifact on test", "", "| class | recall | baseline |", "|---|---|---|"]
+    return [*head, *rows, ""]
 
 
 def _safe(text: str) -> str:

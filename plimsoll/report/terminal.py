@@ -16,38 +16,18 @@ _LOSERS = 6
 
 def show(decision: Decision, console: Console) -> None:
     """Print a decision."""
-    three, color = decision.three_numbers, "green" if decision.verdict == "met" else "red"
+    color = "green" if decision.verdict == "met" else "red"
     console.print()
     console.print(f"[bold {color}]verdict: {decision.verdict}[/]   {escape(decision.why)}", highlight=False)
     console.print()
-    numbers = Table.grid(padding=(0, 2))
-    numbers.add_row("baseline p95", number(three.baseline_p95_ms), escape(decision.baseline.recipe.says()))
-    numbers.add_row(
-        "optimized p95", f"[bold]{number(three.optimized_p95_ms)}[/]", escape(decision.chosen.recipe.says())
-    )
-    numbers.add_row(
-        "quality delta",
-        f"[bold]{delta(three.quality_delta)}[/]",
-        f"{share(decision.chosen.quality)} against {decision.baseline.quality.value:.2%}",
-    )
-    numbers.add_row("speed-up", number(decision.speedup_p95), f"at p95; at p50 {number(decision.speedup_p50)}")
-    numbers.add_row(
-        "size, memory",
-        f"{decision.chosen.size_mb.value:.1f} MB, {decision.chosen.peak_memory_mb.value:.0f} MB peak",
-        f"baseline {decision.baseline.size_mb.value:.1f} MB, {decision.baseline.peak_memory_mb.value:.0f} MB peak; "
-        f"cold start {decision.chosen.cold_start_s.value:.2f} s against {decision.baseline.cold_start_s.value:.2f} s",
-    )
-    console.print(numbers, highlight=False)
-    console.print(
-        "[dim]bounds in brackets hold one-sided at 95 % each; latency is text in, label out, one request at a time[/]"
-        if decision.spec.get("load", {}).get("batch", 1) == 1
-        else ""
-    )
+    _numbers(decision, console)
     if decision.binding is not None:
         console.print(
             f"\n[bold]what stood in the way[/]: {decision.binding.limit}; the best measured was {_floor(decision)}",
             highlight=False,
         )
+        if decision.binding.floor_from:
+            console.print(f"  {escape(decision.binding.floor_from)}", highlight=False)
         for line in decision.binding.relaxing:
             console.print(f"  {escape(line)}", highlight=False)
     _losers(decision, console)
@@ -55,12 +35,41 @@ def show(decision: Decision, console: Console) -> None:
         console.print(f"[dim]note: {escape(note)}[/]", highlight=False)
     if decision.run:
         run = Path(decision.run)
-        console.print(
-            f"\nartifact   {run / 'artifact'}\nrecord     {run / 'decision.json'}\nwhy        {run / 'decisions.md'}\n"
-            f'use it     plimsoll predict {run} --text "..."',
-            highlight=False,
-            markup=False,
-        )
+        lines = [f"record     {run / 'decision.json'}", f"why        {run / 'decisions.md'}"]
+        if decision.artifact:
+            use = f'use it     plimsoll predict {run} --text "..."'
+            lines = [f"artifact   {decision.artifact}", *lines, use]
+        console.print("\n" + "\n".join(lines), highlight=False, markup=False)
+
+
+def _numbers(decision: Decision, console: Console) -> None:
+    """Print the three numbers and what belongs to them; nothing when nothing was made."""
+    three, base, chosen = decision.three_numbers, decision.baseline, decision.chosen
+    if three is None or base is None or chosen is None or decision.speedup_p95 is None or decision.speedup_p50 is None:
+        return
+    numbers = Table.grid(padding=(0, 2))
+    numbers.add_row("baseline p95", number(three.baseline_p95_ms), escape(base.recipe.says()))
+    numbers.add_row(
+        "optimized p95", f"[bold]{number(three.optimized_p95_ms)}[/]", escape(chosen.recipe.says())
+    )
+    numbers.add_row(
+        "quality delta",
+        f"[bold]{delta(three.quality_delta)}[/]",
+        f"{share(chosen.quality)} against {base.quality.value:.2%}",
+    )
+    numbers.add_row("speed-up", number(decision.speedup_p95), f"at p95; at p50 {number(decision.speedup_p50)}")
+    numbers.add_row(
+        "size, memory",
+        f"{chosen.size_mb.value:.1f} MB, {chosen.peak_memory_mb.value:.0f} MB peak",
+        f"baseline {base.size_mb.value:.1f} MB, {base.peak_memory_mb.value:.0f} MB peak; "
+        f"cold start {chosen.cold_start_s.value:.2f} s against {base.cold_start_s.value:.2f} s",
+    )
+    console.print(numbers, highlight=False)
+    console.print(
+        "[dim]bounds in brackets hold one-sided at 95 % each; latency is text in, label out, one request at a time[/]"
+        if decision.spec.get("load", {}).get("batch", 1) == 1
+        else ""
+    )
 
 
 def _losers(decision: Decision, console: Console) -> None:

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.bench import clock
-from plimsoll.bench.stats import paired_difference, proportion
+from plimsoll.bench.stats import mean, paired_difference, proportion
 from plimsoll.core import find
 from plimsoll.core.artifact import Artifact, Invariance, seal, size_mb
 from plimsoll.core.child import Child
 from plimsoll.core.errors import ChildError, Unsupported, UserError
 from plimsoll.core.parts import Move, Runtime, Sample
-from plimsoll.core.record import digest, exact
+from plimsoll.core.record import Measurement, digest, exact
 from plimsoll.core.spec import Recipe
 from plimsoll.core.store import ENTRY
 from plimsoll.core.trial import Trial
@@ -169,27 +169,45 @@ def walk(
         def make(out: Path, move: Move = move, source: Path = source, kept: str = unfinished) -> None:
             began = time.monotonic()
             bench.run.report({"stage": move.name(), "note": f"{move.says()}"})
-            bench.maker().call(
-                {
-                    "do": "apply",
-                    "move": find.write(move),
-                    "model": str(source),
-                    "data": str(bench.data),
-                    "out": str(out),
-                    "task": find.write(spec.task),
-                    "threads": bench.threads,
-                    "device": spec.target.device,
-                    "seed": spec.search.seed,
-                    "deadline_s": deadline_s(move),
-                    "checkpoint": kept,
-                },
-                bench.run.report,
-            )
+            request = {**work_request(bench, source), "do": "apply", "move": find.write(move), "out": str(out)}
+            bench.maker().call({**request, "deadline_s": deadline_s(move), "checkpoint": kept}, bench.run.report)
             (out / "seconds.json").write_text(json.dumps(time.monotonic() - began))
 
         model: Path = bench.run.store.once("model", key, make)
         seconds[move.name()] = json.loads((model / "seconds.json").read_text())
     return model, key
+
+
+def work_request(bench: Bench, model: Path) -> dict[str, Any]:
+    """Return what the maker needs to work on a model folder, but for what to do."""
+    spec = bench.run.spec
+    return {
+        "model": str(model),
+        "data": str(bench.data),
+        "task": find.write(spec.task),
+        "threads": bench.threads,
+        "device": spec.target.device,
+        "seed": spec.search.seed,
+    }
+
+
+def within_time(
+    recipe: Recipe,
+    bench: Bench,
+    base: Trial,
+    need_s: float,
+    deadline_s: Callable[[Move], float | None] = lambda move: None,
+) -> Trial:
+    """Attempt a recipe unless less than `need_s` of the search is left; a finished one is always taken."""
+    if bench.run.trial(recipe.id) is None and bench.run.remaining_s < need_s:
+        minutes = bench.run.spec.budget.search_minutes
+        reason = (
+            "not tried: the search was ended before its turn"
+            if bench.run.ending
+            else f"not tried: search_minutes = {minutes:g} left no time for it; raise it to have it tried"
+        )
+        return bench.run.save(Trial(id=recipe.id, recipe=recipe, state="skipped", reason=reason))
+    return attempt(recipe, bench, baseline=base, deadline_s=deadline_s)
 
 
 def _build(recipe: Recipe, model: Path, key: dict[str, Any], bench: Bench, seconds: dict[str, float]) -> Path:
@@ -281,7 +299,8 @@ def _answer(recipe: Recipe, folder: Path, bench: Bench, baseline: Trial | None, 
         bench.leave(recipe.id)
         raise
     contestant.pause()
-    right = run.spec.task.correct(logits, bench.dataset.targets("validation"))
+    targets = bench.dataset.targets("validation")
+    right = run.spec.task.correct(logits, targets)
     against = right if baseline is None else correct(baseline.id, "validation", bench)
     seconds["score"] = time.monotonic() - began
     return Trial(
@@ -291,12 +310,21 @@ def _answer(recipe: Recipe, folder: Path, bench: Bench, baseline: Trial | None, 
         artifact=str(folder),
         validation=proportion(int(right.sum()), len(right)),
         validation_delta=paired_difference(against, right),
+        expected_delta=None if baseline is None else _expected(baseline, logits, targets, bench),
         disagreement=float(np.mean(against != right)),
         size_mb=exact(size_mb(folder), "MB", bench.machine),
         peak_memory_mb=exact(memory, "MB", bench.machine),
         cold_start_s=exact(contestant.cold_start_s, "s", bench.machine),
         invariance=Invariance(**invariance),
     )
+
+
+def _expected(baseline: Trial, logits: NDArray[np.float32], targets: NDArray[np.int64], bench: Bench
+              ) -> Measurement | None:
+    """Return the change of quality that the baseline's calibrated probabilities expect of these answers."""
+    reference = np.load(bench.run.folder / "scores" / f"{baseline.id}-validation.npy")
+    changes = bench.run.spec.task.expected_change(reference, logits, targets)
+    return None if changes is None else mean(changes, unit=bench.run.spec.task.metric)
 
 
 def scores(contestant: clock.Contestant, trial_id: str, split: dataset.Split, bench: Bench) -> NDArray[np.float32]:

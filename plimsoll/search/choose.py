@@ -9,10 +9,12 @@ from statistics import NormalDist
 
 from plimsoll.bench.clock import Blocks
 from plimsoll.bench.stats import ratio_of_quantiles
-from plimsoll.core.decision import Binding, Limit
+from plimsoll.core.decision import Binding, Front, Limit
 from plimsoll.core.record import Measurement, exact
 from plimsoll.core.spec import Budget
 from plimsoll.core.trial import Trial
+
+_BIAS = 0.002
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,12 @@ def allowed_share(p95_ms: float, baseline_p95_ms: float, budget: Budget) -> floa
     return min(shares, default=None)
 
 
-def predicted_low(trial: Trial, test_rows: int, confidence: float = 0.95) -> float:
+def predicted_low(trial: Trial, test_rows: int, confidence: float = 0.95, still_lost: float = 1.0) -> float:
     """Return the lower bound of the quality delta that the test rows will probably show, from validation alone.
 
-    The difference seen on validation, less the sampling error that `test_rows` rows have at the disagreement
-    seen. One disagreement is added, since none among few rows does not mean there are none.
+    The difference estimated on validation, less the sampling error that `test_rows` rows have at the disagreement
+    seen. One disagreement is added, since none among few rows does not mean there are none. `still_lost` is the share
+    of a loss that will be left once the student has been taught in full.
     """
     if trial.baseline:
         return 0.0
@@ -88,8 +91,27 @@ def predicted_low(trial: Trial, test_rows: int, confidence: float = 0.95) -> flo
         return -1.0
     rows = trial.validation_delta.n
     share = (trial.disagreement * rows + 1) / (rows + 2)
+    value = estimated_delta(trial)
+    if value < 0:
+        value, share = value * still_lost, share * still_lost
     z = NormalDist().inv_cdf(confidence)
-    return trial.validation_delta.value - z * math.sqrt(share / max(test_rows, 1))
+    return value - z * math.sqrt(share / max(test_rows, 1))
+
+
+def estimated_delta(trial: Trial) -> float:
+    """Return the quality delta that validation says, from what was counted and from what was expected of it.
+
+    Each counts by its precision. What was expected leans on the baseline's own probabilities, which see no good in
+    disagreeing with it, so a fifth of a point of bias is added to its error.
+    """
+    counted, expected = trial.validation_delta, trial.expected_delta
+    assert counted is not None
+    if expected is None or trial.disagreement is None:
+        return counted.value
+    variance = max(trial.disagreement, 1 / counted.n) / counted.n
+    spread = (expected.high - expected.low) / 2 / NormalDist().inv_cdf(expected.confidence)
+    weight = variance / (variance + spread**2 + _BIAS**2)
+    return (1 - weight) * counted.value + weight * expected.value
 
 
 def promising(trial: Trial, budget: Budget, test_rows: int) -> bool:
@@ -148,7 +170,7 @@ def reason(trial: Trial, chosen: Trial, budget: Budget, blocks: Blocks, test_row
     if not promising(trial, budget, test_rows):
         assert trial.validation_delta is not None
         return (
-            f"on validation its quality changes by {points(trial.validation_delta.value)}, and with "
+            f"on validation its quality changes by {points(estimated_delta(trial))}, and with "
             f"{trial.disagreement:.1%} disagreement {test_rows} test rows could not certify a drop of at most "
             f"{points(budget.quality_drop or 0, sign=False)} "
             f"(predicted bound {points(predicted_low(trial, test_rows))})"
@@ -252,6 +274,27 @@ def _value(trial: Trial, limit: Limit) -> Measurement | None:
         "min_speedup": trial.speedup_p95,
         "quality_drop": trial.quality_delta or trial.validation_delta,
     }[limit]
+
+
+def front(trials: Sequence[Trial]) -> tuple[Front, ...]:
+    """Return every trial that was timed and judged, the fastest first, each with the one that beats it, if any.
+
+    Beaten is who has another at least as fast and as good that is better in one of the two, by point estimates.
+    """
+    known: list[Front] = []
+    for t in trials:
+        judged = t.quality_delta or t.validation_delta
+        if t.latency_ms is not None and judged is not None:
+            on = "test" if t.quality_delta is not None else "validation"
+            known.append(Front(trial=t.id, p95_ms=p95_ms(t), quality_delta=judged.value, on=on))
+    known.sort(key=lambda f: (f.p95_ms, -f.quality_delta))
+    best: Front | None = None
+    found: list[Front] = []
+    for f in known:
+        beaten = best is not None and best.quality_delta >= f.quality_delta
+        found.append(f.model_copy(update={"beaten_by": best.trial}) if beaten and best else f)
+        best = best if beaten else f
+    return tuple(found)
 
 
 def margins(trial: Trial, budget: Budget) -> dict[str, Measurement]:

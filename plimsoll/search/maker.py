@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,19 +20,30 @@ def sample_from(file: Path) -> Sample:
     return Sample(tuple(tuple(row) for row in value["input_ids"]), value["max_length"])
 
 
-def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
-    move = cast(Move, find.read("moves", request["move"]))
-    work = Work(
+def _work(request: dict[str, Any], report: Callable[[Event], None]) -> Work:
+    return Work(
         task=cast(Task, find.read("tasks", request["task"])),
         data=Path(request["data"]),
         threads=request["threads"],
         device=request["device"],
         seed=request["seed"],
-        deadline_s=request["deadline_s"],
         report=report,
-        checkpoint=Path(request["checkpoint"]),
+    )
+
+
+def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
+    move = cast(Move, find.read("moves", request["move"]))
+    work = replace(
+        _work(request, report), deadline_s=request["deadline_s"], checkpoint=Path(request["checkpoint"])
     )
     move.apply(Path(request["model"]), work, Path(request["out"]))
+
+
+def _module_costs(request: dict[str, Any], report: Callable[[Event], None]) -> list[dict[str, Any]]:
+    from plimsoll.train import module_costs
+
+    found = module_costs.measure(Path(request["model"]), _work(request, report))
+    return [costs.model_dump(mode="json") for costs in found]
 
 
 def _build(request: dict[str, Any], report: Callable[[Event], None]) -> None:
@@ -55,4 +67,6 @@ def _shapes(request: dict[str, Any], report: Callable[[Event], None]) -> list[di
 
 
 if __name__ == "__main__":
-    serve({"apply": _apply, "build": _build, "probe": _probe, "shapes": _shapes})
+    serve(
+        {"apply": _apply, "build": _build, "probe": _probe, "shapes": _shapes, "module_costs": _module_costs}
+    )

@@ -41,6 +41,10 @@ class Cost(Record):
     feed_forward: NonNegativeFloat
     """Each feed-forward module, whatever its neurons."""
     neuron: NonNegativeFloat
+    query: NonNegativeFloat
+    """The last layer, where it is pooled: what it costs whatever its heads and neurons."""
+    query_head: NonNegativeFloat
+    query_neuron: NonNegativeFloat
 
     def us(self, layers: Shapes) -> float:
         """Return the predicted latency of a model with these layers, in us."""
@@ -98,8 +102,29 @@ def fitted(runtime: Runtime, machine: str, probes: Sequence[Probe]) -> LatencyTa
 
 def _counts(layers: Shapes) -> list[float]:
     """Return what the fields of Cost are multiplied by for a model with these layers."""
-    heads, neurons = [s.heads for s in layers], [s.neurons for s in layers]
-    return [1.0, sum(map(bool, heads)), sum(heads), sum(map(bool, neurons)), sum(neurons)]
+    whole, pooled = [s for s in layers if not s.pooled], [s for s in layers if s.pooled]
+    heads, neurons = [s.heads for s in whole], [s.neurons for s in whole]
+    return [
+        1.0, sum(map(bool, heads)), sum(heads), sum(map(bool, neurons)), sum(neurons),
+        len(pooled), sum(s.heads for s in pooled), sum(s.neurons for s in pooled),
+    ]
+
+
+def operations(layers: Shapes, hidden: int, heads: int, tokens: int) -> float:
+    """Return the multiplications and additions of one request of so many tokens, each counted as one.
+
+    hidden: the model's width; heads: of a whole layer, which says how wide one head is. Embeddings, norms and the
+    head are left out: they are hundredths.
+    """
+    size = hidden // heads
+    total = 0.0
+    for layer in layers:
+        asking = 1 if layer.pooled else tokens
+        width = layer.heads * size
+        total += 2 * hidden * width * tokens + 2 * hidden * width * asking  # key and value; query and output
+        total += 2 * width * tokens * asking  # scores, and what they weigh
+        total += 2 * hidden * layer.neurons * asking
+    return 2 * total
 
 
 def table(runtimes: Sequence[Runtime], bench: Bench) -> list[LatencyTable]:
@@ -122,13 +147,13 @@ def table(runtimes: Sequence[Runtime], bench: Bench) -> list[LatencyTable]:
             ]
             (out / f"{i}.json").write_text(fitted(runtime, bench.machine, probes).to_json())
 
-    key = {"runtimes": [find.write(r) for r in runtimes], "load": bench.run.spec.load.model_dump(mode="json")}
-    folder = bench.run.store.once("latency", {**key, **_key(bench)}, make)
+    asked = {"runtimes": [find.write(r) for r in runtimes], "load": bench.run.spec.load.model_dump(mode="json")}
+    folder = bench.run.store.once("latency", {**asked, **key(bench)}, make)
     return [LatencyTable.from_file(folder / f"{i}.json") for i in range(len(runtimes))]
 
 
 def _probes(whole: Shapes) -> list[Shapes]:
-    """Return models that differ in one thing each: depth, heads, neurons, and modules that are gone."""
+    """Return models that differ in one thing each: depth, heads, neurons, modules that are gone, a pooled layer."""
     full = whole[0]
     half_heads = full.model_copy(update={"heads": max(1, full.heads // 2)})
     half_neurons = full.model_copy(update={"neurons": max(1, full.neurons // 2)})
@@ -136,7 +161,9 @@ def _probes(whole: Shapes) -> list[Shapes]:
     nothing = LayerShape(heads=0, neurons=0)
     no_heads, no_neurons = (full.model_copy(update={name: 0}) for name in ("heads", "neurons"))
     several = [(shape,) * depth for shape in (full, half_heads, half_neurons, no_heads, no_neurons)]
-    return list(dict.fromkeys([(nothing,), (full,), *several, (full,) * min(4, len(whole))]))
+    last = [s.model_copy(update={"pooled": True}) for s in (full, half_heads, half_neurons, nothing)]
+    pooled = [(s,) for s in last] + ([(full, last[0])] if len(whole) > 1 else [])
+    return list(dict.fromkeys([(nothing,), (full,), *several, (full,) * min(4, len(whole)), *pooled]))
 
 
 def shapes(bench: Bench) -> Shapes:
@@ -177,13 +204,13 @@ def _built(runtime: Runtime, layers: Shapes, bench: Bench) -> Path:
     def make(out: Path) -> None:
         bench.maker().call({"do": "probe", "model": str(bench.pretrained), "task": task, "out": str(out), **asked})
 
-    key = {**asked, **_key(bench)}
-    model = bench.run.store.once("probe", key, make)
+    made_of = {**asked, **key(bench)}
+    model = bench.run.store.once("probe", made_of, make)
     sample, sample_file = sampled(model, bench)
-    return built(runtime, model, digest(key), (), sample, sample_file, bench)
+    return built(runtime, model, digest(made_of), (), sample, sample_file, bench)
 
 
-def _key(bench: Bench) -> dict[str, Any]:
+def key(bench: Bench) -> dict[str, Any]:
     """Return what a random model and its timing depend on, beside its layers."""
     config = json.loads((bench.pretrained / "config.json").read_text())
     return {

@@ -22,8 +22,10 @@ SPEC_RECORD = "spec.json"
 class Run:
     """An open run folder. Made by `opened`, which holds its lock."""
 
-    def __init__(self, folder: Path, spec: Spec, report: Callable[[Event], None]) -> None:
+    def __init__(self, folder: Path, spec: Spec, report: Callable[[Event], None], ending: bool = False) -> None:
         self.folder, self.spec, self._report = folder, spec, report
+        self.ending = ending
+        """Whether nothing new is to be tried: the decision is made from what is finished."""
         # beside the runs, so that specs that share a model and data share what was made
         self.store = Store(folder.parent / ".store")
         self._started = time.monotonic()
@@ -36,8 +38,8 @@ class Run:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds left of the spec's search_minutes; negative when they are over."""
-        return self.spec.budget.search_minutes * 60 - self.elapsed_s
+        """Seconds left of the spec's search_minutes; negative when they are over, or when the search is to end."""
+        return -1.0 if self.ending else self.spec.budget.search_minutes * 60 - self.elapsed_s
 
     def report(self, event: Event) -> None:
         """Pass an event to the screen; what is not mere progress is also kept in log.jsonl."""
@@ -57,7 +59,7 @@ class Run:
         write_atomic(self.folder / "trials" / f"{trial.id}.json", trial.to_json())
         return trial
 
-    def settled(self, name: str, settle: Callable[[], Sequence[int]]) -> Sequence[int]:
+    def settled(self, name: str, settle: Callable[[], Sequence[float]]) -> Sequence[float]:
         """Return what an interrupted run had settled on from its clock, else settle and keep it.
 
         A choice that depends on the time that was left must not be made a second time with other time left.
@@ -66,6 +68,10 @@ class Run:
         if not path.exists():
             write_atomic(path, json.dumps(list(settle())) + "\n")
         return json.loads(path.read_text())
+
+    def has_settled(self, name: str) -> bool:
+        """Return whether an interrupted run had settled on this."""
+        return (self.folder / "timings" / f"{name}.json").exists()
 
     def kept_rounds(self, name: str, plan_digest: str) -> list[dict[str, list[float]]]:
         """Return the rounds an interrupted run of the same plan had timed: same contestants, rows and machine."""
@@ -105,7 +111,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, spec: Spec, inputs: dict[str, Any], report: Callable[[Event], None]) -> Iterator[Run]:
+def opened(
+    folder: Path, spec: Spec, inputs: dict[str, Any], report: Callable[[Event], None], ending: bool = False
+) -> Iterator[Run]:
     """Open a new run folder, or one of the same spec on the same inputs to go on with.
 
     `inputs` are digests of the data and model. Raises RunError when the folder holds anything else, or when
@@ -139,7 +147,7 @@ def opened(folder: Path, spec: Spec, inputs: dict[str, Any], report: Callable[[E
             raise RunError(f"another process is working in {folder}", "wait for it, or choose another --out") from None
         if not path.exists():
             write_atomic(path, json.dumps(record, indent=1) + "\n")
-        yield Run(folder, spec, report)
+        yield Run(folder, spec, report, ending)
 
 
 def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.bench import clock
-from plimsoll.bench.ceilings import measure as measure_ceilings
 from plimsoll.bench.clock import Blocks
 from plimsoll.bench.machine import Machine, fingerprint
 from plimsoll.bench.stats import drift, paired_difference, proportion, quantile, ratio_of_quantiles, rows_to_certify
@@ -23,12 +22,12 @@ from plimsoll.core.decision import Decision, Rejected, Side, ThreeNumbers
 from plimsoll.core.errors import PlimsollError, SpecError, Unsupported
 from plimsoll.core.parts import Event, Move
 from plimsoll.core.record import digest
-from plimsoll.core.spec import Recipe, Spec
+from plimsoll.core.spec import Spec
 from plimsoll.core.store import ENTRY, Store, write_atomic
 from plimsoll.core.trial import Latency, Trial
 from plimsoll.data import dataset, pretrained
-from plimsoll.search import choose, run, space
-from plimsoll.search.attempt import Bench, attempt, correct, scores
+from plimsoll.search import choose, floor, run, space, students
+from plimsoll.search.attempt import Bench, attempt, correct, scores, within_time
 from plimsoll.search.run import Run
 
 _SHORT = (4, 50)
@@ -43,16 +42,25 @@ _LOOKS = 3
 """How many artifacts at most are put to the same test rows."""
 
 
-def tune(spec: Spec, out: Path, report: Callable[[Event], None] = lambda event: None) -> Decision:
+def tune(
+    spec: Spec, out: Path, report: Callable[[Event], None] = lambda event: None, *, ending: bool = False
+) -> Decision:
     """Run the whole search into the folder `out` and return the decision, which is also written there.
 
-    The same call on the same folder goes on from what is finished. Raises UserError for a wrong spec, data or
-    model before anything is written, and StoreError when the disk is full.
+    The same call on the same folder goes on from what is finished; with `ending` it tries nothing new and decides from
+    that. Raises UserError for a wrong spec, data or model before anything is written, and StoreError when the disk is
+    full.
     """
-    with prepared(spec, out, report) as (bench, machine):
+    with prepared(spec, out, report, ending) as (bench, machine):
         there = bench.run.folder / "decision.json"
         if there.exists():
             return Decision.from_file(there).model_copy(update={"run": str(out)})
+        lowest = floor.measured(bench)
+        limit = lowest and floor.broken(lowest, spec.budget)
+        if lowest and limit:
+            decision = floor.certificate(lowest, limit, bench, _described(machine))
+            write_atomic(there, decision.to_json())
+            return decision.model_copy(update={"run": str(out)})
         trials = walked(bench)
         finalists, blocks = raced(trials, bench)
         decision = decided(finalists, blocks, bench, machine)
@@ -61,7 +69,9 @@ def tune(spec: Spec, out: Path, report: Callable[[Event], None] = lambda event: 
 
 
 @contextlib.contextmanager
-def prepared(spec: Spec, out: Path, report: Callable[[Event], None]) -> Iterator[tuple[Bench, Machine]]:
+def prepared(
+    spec: Spec, out: Path, report: Callable[[Event], None], ending: bool = False
+) -> Iterator[tuple[Bench, Machine]]:
     """Check everything a user can have got wrong, read the data, and open the run."""
     machine = fingerprint()
     threads = spec.target.threads or max(1, int(machine.cores_allowed))
@@ -85,7 +95,7 @@ def prepared(spec: Spec, out: Path, report: Callable[[Event], None]) -> Iterator
     folder = Store(out.parent / ".store").once(
         "data", data_key, lambda new: dataset.prepare(spec.task, new, spec.search.seed, model / "tokenizer.json")
     )
-    with run.opened(out, spec, inputs, report) as opened:
+    with run.opened(out, spec, inputs, report, ending) as opened:
         rows = dataset.Dataset.load(folder)
         opened.report({"stage": "read", "text": rows.report.text()})
         bench = Bench(
@@ -122,7 +132,7 @@ def walked(bench: Bench) -> list[Trial]:
     rest = _share(opened, _FINAL_SHARE + (_STUDENT_SHARE if teaches else 0.0))
     for recipe in recipes:
         if recipe.id != base.id:
-            trials.append(_within_time(recipe, bench, base, need_s=rest + recipe.runtime.build_s))
+            trials.append(within_time(recipe, bench, base, need_s=rest + recipe.runtime.build_s))
     if teaches:
         trials += _students(trials, bench, base)
     return trials + _trimmed(trials, bench, base)
@@ -139,71 +149,41 @@ def _trimmed(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]:
         return any(not c.holds for c in choose.checks(trial, spec.budget) if c.limit in ("size_mb", "memory_mb"))
 
     return [
-        _within_time(space.trimmed(t.recipe), bench, base, need_s=need_s + t.recipe.runtime.build_s)
+        within_time(space.trimmed(t.recipe), bench, base, need_s=need_s + t.recipe.runtime.build_s)
         for t in trials
         if not t.baseline and t.artifact and too_large(t)
     ]
 
 
-def _within_time(
-    recipe: Recipe,
-    bench: Bench,
-    base: Trial,
-    need_s: float,
-    deadline_s: Callable[[Move], float | None] = lambda move: None,
-) -> Trial:
-    """Attempt a recipe unless less than `need_s` of the search is left; a finished one is always taken."""
-    if bench.run.trial(recipe.id) is None and bench.run.remaining_s < need_s:
-        minutes = bench.run.spec.budget.search_minutes
-        return bench.run.save(
-            Trial(
-                id=recipe.id,
-                recipe=recipe,
-                state="skipped",
-                reason=(
-                    f"not tried: search_minutes = {minutes:g} left no time for it; raise it to have it tried"
-                ),
-            )
-        )
-    return attempt(recipe, bench, baseline=base, deadline_s=deadline_s)
-
-
 def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]:
-    """Distil smaller students and build them on the two fastest runtimes whose answers held on validation."""
+    """Distil smaller students for the two fastest runtimes whose answers held on validation."""
     spec, opened = bench.run.spec, bench.run
-    layers = _layers(bench, base)
     candidates = [t for t in trials if t.artifact and choose.promising(t, spec.budget, len(bench.dataset.test))]
+    layers = _layers(bench, base)
     if layers is None or not candidates:
         return []
     blocks, _ = _race(candidates, "short", *_SHORT, bench)
     p95 = {i: float(np.quantile(np.concatenate(b), 0.95)) for i, b in blocks.items()}
     fastest = sorted(candidates, key=lambda t: p95[t.id])[:2]
     final_s = _share(opened, _FINAL_SHARE)
-    keep = spec.search.keep_layers
-    if keep is None:
-        keep = opened.settled("keep_layers", lambda: _sizes(layers, p95, fastest[0], base, bench))
-    recipes = space.students(spec, layers, keep, [t.recipe.runtime for t in fastest])
-    sizes = list(dict.fromkeys(r.moves for r in recipes))
+    if spec.search.keep_layers is None and students.supported(bench):
+        return students.taught(fastest, p95, bench, base, final_s)
+    sizes = spec.search.keep_layers
+    if sizes is None:  # a model that is not laid out like BERT: whole layers can go all the same
+        share = choose.allowed_share(p95[fastest[0].id], p95[base.id], spec.budget)
+        sizes = space.student_sizes(layers, share)[:1]
+    recipes = space.students(spec, layers, sizes, [t.recipe.runtime for t in fastest])
+    different = list(dict.fromkeys(r.moves for r in recipes))
     made: list[Trial] = []
     for recipe in recipes:
-        left = len(sizes) - sizes.index(recipe.moves)
+        left = len(different) - different.index(recipe.moves)
 
         def deadline(move: Move, left: int = left) -> float:
             # what is left, less the final race and the builds, shared by the students still to come
             return max(20.0, (opened.remaining_s - final_s) / left - 15.0)
 
-        made.append(_within_time(recipe, bench, base, need_s=final_s + 30, deadline_s=deadline))
+        made.append(within_time(recipe, bench, base, need_s=final_s + 30, deadline_s=deadline))
     return made
-
-
-def _sizes(layers: int, p95_ms: Mapping[str, float], fastest: Trial, base: Trial, bench: Bench) -> Sequence[int]:
-    """Return how many layers the students should keep that there is time for."""
-    budget = bench.run.spec.budget
-    sizes = space.student_sizes(layers, choose.allowed_share(p95_ms[fastest.id], p95_ms[base.id], budget))
-    tuning_s = sum(base.seconds.get(move.name(), 0.0) for move in base.recipe.moves)
-    left_s = bench.run.remaining_s - _share(bench.run, _FINAL_SHARE)
-    # distilling pays by its epochs: one student taught well is worth more than two in haste
-    return sizes if left_s > len(sizes) * tuning_s else sizes[:1]
 
 
 def _layers(bench: Bench, base: Trial) -> int | None:
@@ -377,7 +357,8 @@ def _decision(
         for t in by_id.values()
         if t.id != chosen.id
     )
-    ceilings = _ceilings(chosen, bench)
+    # none beside a fake
+    ceilings = {} if chosen.recipe.runtime.in_process else floor.ceilings(bench).model_dump(mode="json")
     seconds = {"total": bench.run.elapsed_s}
     for t in by_id.values():
         for stage, s in t.seconds.items():
@@ -398,26 +379,18 @@ def _decision(
         chosen=_side(chosen, "artifact", bench),
         binding=None if met else choose.binding(chosen, list(by_id.values()), spec.budget, rows),
         rejected=rejected,
+        front=choose.front(list(by_id.values())),
         notes=tuple(_notes(chosen, looks, blocks, bench)),
         data=json.loads((bench.data / "report.json").read_text()),
-        machine={"fingerprint": machine.model_dump(mode="json"), "digest": machine.digest, "ceilings": ceilings},
+        machine={**_described(machine), "ceilings": ceilings},
         spec=spec.model_dump(mode="json"),
         spec_digest=spec.digest,
         seconds={k: round(v, 1) for k, v in seconds.items()},
     )
 
 
-def _ceilings(chosen: Trial, bench: Bench) -> dict[str, Any]:
-    """Return the machine's measured ceilings, measured once for a machine and thread count; none beside a fake."""
-    if chosen.recipe.runtime.in_process:
-        return {}
-
-    def make(out: Path) -> None:
-        bench.run.report({"stage": "ceilings", "note": "measuring what this machine can do at most"})
-        (out / "ceilings.json").write_text(measure_ceilings(bench.threads, bench.run.spec.target.device).to_json())
-
-    key = {"machine": bench.machine, "threads": bench.threads, "device": bench.run.spec.target.device}
-    return json.loads((bench.run.store.once("ceilings", key, make) / "ceilings.json").read_text())
+def _described(machine: Machine) -> dict[str, Any]:
+    return {"fingerprint": machine.model_dump(mode="json"), "digest": machine.digest}
 
 
 def _side(trial: Trial, artifact: str, bench: Bench) -> Side:

@@ -58,6 +58,26 @@ class TextClassification(Task):
         """Return bool [rows]: the largest logit is the target's."""
         return logits.argmax(axis=1) == targets
 
+    def expected_change(
+        self, reference: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return per row the reference's probability of these labels less that of its own, float64 [rows], <= 0.
+
+        The probabilities are calibrated by one temperature that fits the targets best (Guo et al., On Calibration of
+        Modern Neural Networks, ICML 2017).
+        """
+        from scipy.optimize import minimize_scalar
+        from scipy.special import log_softmax
+
+        rows = np.arange(len(targets))
+
+        def surprise(log_temperature: float) -> float:
+            return -float(log_softmax(reference / np.exp(log_temperature), axis=1)[rows, targets].mean())
+
+        best = minimize_scalar(surprise, bounds=(-3.0, 3.0), method="bounded").x
+        chance = np.exp(log_softmax(reference.astype(np.float64) / np.exp(best), axis=1))
+        return chance[rows, logits.argmax(axis=1)] - chance[rows, reference.argmax(axis=1)]
+
     def score(self, logits: NDArray[np.float32], targets: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
         """Return accuracy, macro-F1 (unweighted mean over classes that occur) and the recall of each class."""
         predicted = logits.argmax(axis=1)

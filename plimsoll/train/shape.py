@@ -63,7 +63,7 @@ def resize(encoder: Any, wanted: Sequence[LayerShape]) -> None:
 
 def pooled(encoder: Any) -> bool:
     """Return whether the encoder's last layer gives one vector a row."""
-    found = getattr(encoder, "encoder", None)
+    found: Any = getattr(encoder, "encoder", None)
     return bool(getattr(found, "layer", None)) and hasattr(found.layer[-1], "asks_for_the_mean")
 
 
@@ -118,7 +118,7 @@ def _shape(layer: Any) -> LayerShape:
         neurons = 0 if isinstance(intermediate, Identity) else intermediate.dense.out_features
     except AttributeError:
         raise Unsupported(f"{type(layer).__name__} keeps its heads and neurons where Plimsoll does not know them",
-                          "use an encoder with layers like BERT's, or leave narrow out") from None
+                          "use an encoder with layers like BERT's, or leave this move out") from None
     return LayerShape(heads=heads, neurons=neurons, pooled=hasattr(layer, "asks_for_the_mean"))
 
 

@@ -1,0 +1,356 @@
+"""Students: smaller models sized by the latency table, ranked after a short lesson, the best of them taught in full."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from plimsoll.core import find
+from plimsoll.core.errors import PlimsollError
+from plimsoll.core.parts import Move, Runtime
+from plimsoll.core.spec import Budget, Recipe
+from plimsoll.core.trial import Trial
+from plimsoll.search import choose, predict
+from plimsoll.search.attempt import Bench, walk, within_time, work_request
+from plimsoll.search.knapsack import least_loss
+from plimsoll.search.predict import LatencyTable, Shapes
+from plimsoll.train.shape import LayerShape
+
+_ROOM = 1.1
+"""Between a predicted p95 and the limit: for the bound by which the limit is judged, and for the table's own error."""
+_LESSON_SHARE, _SHORTEST_LESSON_S, _LONGEST_LESSON_S = 0.05, 20.0, 75.0
+"""Of the time for students: one short lesson."""
+_RANKING_SHARE = 0.4
+"""Of the time for students: all short lessons."""
+_FEWEST = 3
+"""Short lessons that make a ranking; with time for fewer, one student is sized by the table and taught in full."""
+_FIRST_SHARE = 0.6
+"""Of what is left then: the first that is taught in full; the rest is for a second."""
+_STILL_LOST = 0.5
+"""What a full lesson leaves of the loss that a short one left: BANKING77, one and two layers, 4 to 8 times as long."""
+_BUILD_S = 15.0
+_EPOCHS = 60
+_VISITS = 12
+"""Times a student can see the training rows before invented ones teach it more."""
+_COPIES = 4
+
+
+LayerLosses = Mapping[str, Mapping[str, float]]
+"""Of one layer: {"heads": {width: loss}, "neurons": {width: loss}}."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """A way to make the tuned model smaller, and the layers it will have."""
+
+    moves: tuple[Move, ...]
+    layers: Shapes
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Seconds that the parts of the search for students may take; settled once, so that a resumed run agrees."""
+
+    lesson_s: float
+    lessons: int
+    copies: int
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is time to rank several."""
+        return self.lessons >= _FEWEST
+
+
+def uniform(whole: Shapes, keep: int, heads: int, neurons: int, pooled: bool) -> Student:
+    """Return the student of `keep` of the model's layers, all equally wide, the last one pooled or not."""
+    full = whole[0]
+    moves: list[dict[str, Any]] = []
+    if keep < len(whole):
+        moves.append({"move": "drop_layers", "keep": keep})
+    if (heads, neurons) != (full.heads, full.neurons):
+        moves.append({"move": "narrow", "heads": [heads] * keep, "neurons": [neurons] * keep})
+    layers = [LayerShape(heads=heads, neurons=neurons)] * keep
+    return _student(moves, layers, pooled)
+
+
+def by_costs(
+    whole: Shapes, costs: Sequence[LayerLosses], table: LatencyTable, limit_us: float, pooled: bool
+) -> Student | None:
+    """Return the widths of each module that lose least in all within the limit, or None when nothing fits it.
+
+    Source: Kurtic et al., ZipLM, NeurIPS 2023, with this machine's latency table in place of a GPU's.
+    """
+    cost = table.p95
+    times: list[np.ndarray] = []
+    losses: list[np.ndarray] = []
+    widths: list[list[int]] = []
+    for i, layer in enumerate(costs):
+        last = pooled and i == len(costs) - 1
+        for part, base, each in (
+            ("heads", cost.attention, cost.query_head if last else cost.head),
+            ("neurons", cost.feed_forward, cost.query_neuron if last else cost.neuron),
+        ):
+            found = {int(width): loss for width, loss in layer[part].items()}
+            widths.append(sorted(found))
+            fixed = 0.0 if last else base
+            times.append(np.array([fixed * bool(w) + each * w for w in widths[-1]]))
+            losses.append(np.array([found[w] for w in widths[-1]]))
+    chosen = least_loss(times, losses, limit_us - cost.base - (cost.query if pooled else 0.0))
+    if chosen is None:
+        return None
+    picked = [w[level] for w, level in zip(widths, chosen, strict=True)]
+    heads, neurons = picked[::2], picked[1::2]
+    if pooled:  # the layer that asks stays, whatever its width
+        heads[-1] = heads[-1] or min(w for w in widths[-2] if w)
+    layers = [LayerShape(heads=h, neurons=n) for h, n in zip(heads, neurons, strict=True) if h or n]
+    if not layers or layers == list(whole):
+        return None
+    return _student([{"move": "narrow", "heads": heads, "neurons": neurons}], layers, pooled)
+
+
+def _student(moves: Sequence[dict[str, Any]], layers: Sequence[LayerShape], pooled: bool) -> Student:
+    layers = list(layers)
+    if pooled:
+        moves = [*moves, {"move": "funnel"}]
+        layers[-1] = layers[-1].model_copy(update={"pooled": True})
+    return Student(tuple(cast(Move, find.read("moves", m)) for m in moves), tuple(layers))
+
+
+def taught(
+    trials: Sequence[Trial], p95_ms: Mapping[str, float], bench: Bench, base: Trial, final_s: float
+) -> list[Trial]:
+    """Return the students' trials: those that were ruled out, those of short lessons, and those taught in full.
+
+    trials: the tuned model in the runtimes worth serving from, the fastest first; p95_ms: of a short race of them and
+    the baseline. `final_s` of the search are kept for what follows.
+    """
+    opened = bench.run
+    if opened.remaining_s < final_s + 60 and not opened.has_settled("students"):
+        return []
+    whole = predict.shapes(bench)
+    table = predict.table([trials[0].recipe.runtime], bench)[0]
+    limit_ms = limit(p95_ms, trials[0], base, opened.spec.budget)
+    clock = _clock(base, whole, table, limit_ms, bench, final_s)
+    lesson = _Lesson(table, clock, bench, base, final_s)
+    ruled_out = [lesson.ruled_out(s, limit_ms) for s in _too_slow(whole, table, limit_ms)]
+    if not clock.searches:
+        first = _proposals(whole, None, table, limit_ms)[:1]
+        return [*ruled_out, *(lesson.full(s, share=1.0) for s in first)]
+    costs = _costs(base, bench)
+    short: dict[str, tuple[Student, Trial]] = {}
+    for student in _sampled(whole, costs, table, limit_ms, clock.lessons, lesson, short):
+        trial = lesson.short(student)
+        short[trial.id] = (student, trial)
+    return [*ruled_out, *(t for _, t in short.values()), *_in_full(list(short.values()), lesson, bench)]
+
+
+def limit(p95_ms: Mapping[str, float], fastest: Trial, base: Trial, budget: Budget) -> float:
+    """Return the p95 in ms that a student should be predicted to reach, with room for noise.
+
+    Without a speed limit: a third of what the tuned model takes, since a student that is hardly faster is no gain.
+    """
+    share = choose.allowed_share(p95_ms[fastest.id], p95_ms[base.id], budget)
+    return p95_ms[fastest.id] * (1 / 3 if share is None else min(share, 1.0) / _ROOM)
+
+
+def _clock(base: Trial, whole: Shapes, table: LatencyTable, limit_ms: float, bench: Bench, final_s: float) -> Clock:
+    opened = bench.run
+
+    def settle() -> list[float]:
+        left = opened.remaining_s - final_s
+        lesson_s = min(max(left * _LESSON_SHARE, _SHORTEST_LESSON_S), _LONGEST_LESSON_S)
+        lessons = max(0, math.floor(left * _RANKING_SHARE / (lesson_s + _BUILD_S)))
+        # an epoch of a student next to one of tuning, as the layers that fit the limit are to all layers
+        tuning_s = sum(base.seconds.get(move.name(), 0.0) for move in base.recipe.moves)
+        epochs = max((getattr(move, "epochs", 1) for move in base.recipe.moves), default=1)
+        share = min(1.0, max(0.1, limit_ms * 1000 / table.p95.us(whole)))
+        visits = left * _FIRST_SHARE / max(1.0, tuning_s / epochs * share)
+        return [lesson_s, lessons, float(min(_COPIES, max(0, round(visits / _VISITS) - 1)))]
+
+    lesson_s, lessons, copies = opened.settled("students", settle)
+    return Clock(lesson_s=lesson_s, lessons=int(lessons), copies=int(copies))
+
+
+def _costs(base: Trial, bench: Bench) -> list[LayerLosses]:
+    """Return what each width of each module loses, measured once for the tuned model."""
+    model, key = walk(base.recipe, bench, lambda move: None, {})
+
+    def make(out: Path) -> None:
+        request = {**work_request(bench, model), "do": "module_costs"}
+        (out / "costs.json").write_text(json.dumps(bench.maker().call(request, bench.run.report)))
+
+    return json.loads((bench.run.store.once("module_costs", key, make) / "costs.json").read_text())
+
+
+def _too_slow(whole: Shapes, table: LatencyTable, limit_ms: float) -> list[Student]:
+    """Return the students of full width that the table rules out: even with its error they miss the limit."""
+    full = whole[0]
+    every = (uniform(whole, k, full.heads, full.neurons, p) for k in range(1, len(whole)) for p in (True, False))
+    return [s for s in every if table.least_p95_ms(s.layers) > limit_ms * _ROOM]
+
+
+def _proposals(whole: Shapes, costs: Any, table: LatencyTable, limit_ms: float) -> list[Student]:
+    """Return the students to look at first: the deepest that fit, and the best widths, at the limit and below."""
+    full = whole[0]
+    found: list[Student] = []
+    for room in (1.0, 0.7, 0.5):
+        within = limit_ms * room
+        for pooled in (True, False):
+            fit = [s for k in range(len(whole) - 1, 0, -1)
+                   if table.p95_ms((s := uniform(whole, k, full.heads, full.neurons, pooled)).layers) <= within]
+            found += fit[:1]
+        if costs is not None:
+            best = by_costs(whole, costs, table, within * 1000, pooled=True)
+            found += [best] if best else []
+    least = uniform(whole, 1, max(1, full.heads // 2), max(1, full.neurons // 2), pooled=True)
+    return list({s.moves: s for s in found or [least]}.values())
+
+
+def _sampled(
+    whole: Shapes, costs: Any, table: LatencyTable, limit_ms: float, count: int, lesson: _Lesson,
+    judged: Mapping[str, tuple[Student, Trial]],
+) -> Any:
+    """Yield students to give a short lesson: the proposals first, then what a sampler makes of how those did.
+
+    The sampler's free choices are the number of layers, their width and whether the last is pooled. What the table
+    says is too slow is not yielded. Source: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS
+    2011, as implemented in optuna.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    full = whole[0]
+    seed = lesson.bench.run.spec.search.seed
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=_FEWEST))
+    seen: set[tuple[Move, ...]] = set()
+    for student in _proposals(whole, costs, table, limit_ms)[:count]:
+        seen.add(student.moves)
+        yield student
+    for student, trial in judged.values():
+        values = _choices(student, whole)
+        if values is not None:
+            study.add_trial(optuna.trial.create_trial(
+                params=values, distributions=_space(whole, optuna), value=lesson.badness(student, trial, limit_ms)))
+    tries = 0
+    while len(seen) < count and tries < 50 * count:
+        tries += 1
+        ask = study.ask(_space(whole, optuna))
+        p = ask.params
+        widths = _share(full.heads, p["heads"]), _share(full.neurons, p["neurons"])
+        student = uniform(whole, p["layers"], *widths, p["pooled"])
+        if student.moves in seen or not student.moves or table.p95_ms(student.layers) > limit_ms:
+            study.tell(ask, state=optuna.trial.TrialState.PRUNED)
+            continue
+        seen.add(student.moves)
+        yield student
+        study.tell(ask, lesson.badness(student, next(t for s, t in judged.values() if s == student), limit_ms))
+
+
+def _space(whole: Shapes, optuna: Any) -> dict[str, Any]:
+    of = optuna.distributions
+    return {"layers": of.IntDistribution(1, max(1, len(whole) - 1)), "heads": of.IntDistribution(1, 4),
+            "neurons": of.IntDistribution(1, 4), "pooled": of.CategoricalDistribution([True, False])}
+
+
+def _share(count: int, quarters: int) -> int:
+    return max(1, count * quarters // 4)
+
+
+def _choices(student: Student, whole: Shapes) -> dict[str, Any] | None:
+    """Return the sampler's choices that give this student, or None when its layers are not equally wide."""
+    full, first = whole[0], student.layers[0]
+    if any((s.heads, s.neurons) != (first.heads, first.neurons) for s in student.layers):
+        return None
+    quarters = {name: round(4 * getattr(first, name) / getattr(full, name)) for name in ("heads", "neurons")}
+    if not all(quarters.values()):
+        return None
+    return {"layers": len(student.layers), **quarters, "pooled": student.layers[-1].pooled}
+
+
+def _in_full(short: Sequence[tuple[Student, Trial]], lesson: _Lesson, bench: Bench) -> list[Trial]:
+    """Teach the fastest student that a short lesson gives hope for, then one more that its result speaks for."""
+    budget, rows = bench.run.spec.budget, len(bench.dataset.test)
+    able = [(s, t) for s, t in short if t.artifact]
+    if not able:
+        return []
+
+    def hope(pair: tuple[Student, Trial]) -> float:
+        return choose.predicted_low(pair[1], rows, still_lost=_STILL_LOST) + (budget.quality_drop or 1.0)
+
+    quick = sorted(able, key=lambda p: lesson.table.p95_ms(p[0].layers))
+    hopeful = [p for p in quick if hope(p) >= 0] or [max(able, key=hope)]
+    first = hopeful[0]
+    made = [lesson.full(first[0], share=_FIRST_SHARE)]
+    holds = bool(made[0].artifact) and choose.promising(made[0], budget, rows)
+    # it holds: the next quicker one may as well; it does not: the next larger one has a better chance
+    place = quick.index(first)
+    others = quick[:place][::-1] if holds else [p for p in quick[place + 1:] if hope(p) > hope(first)]
+    if others:
+        made.append(lesson.full(others[0][0], share=1.0))
+    return made
+
+
+class _Lesson:
+    """Teaching students for a while, and what that came to."""
+
+    def __init__(self, table: LatencyTable, clock: Clock, bench: Bench, base: Trial, final_s: float) -> None:
+        self.table, self.clock, self.bench, self.base, self.final_s = table, clock, bench, base, final_s
+        augment = [{"move": "augment", "copies": clock.copies}] if clock.copies else []
+        self.start = (*base.recipe.moves, *(cast(Move, find.read("moves", m)) for m in augment))
+        self.distil = cast(Move, find.read("moves", {"move": "distil", "epochs": _EPOCHS, "patience": _EPOCHS // 4}))
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.table.runtime
+
+    def short(self, student: Student) -> Trial:
+        """Return the trial of a student after a short lesson."""
+        return self._teach(self._recipe(student, 1), self.clock.lesson_s, self.clock.lesson_s + self.final_s)
+
+    def full(self, student: Student, share: float) -> Trial:
+        """Return the trial of a student that goes on from its short lesson for a share of the time that is left."""
+        left_s = max(20.0, (self.bench.run.remaining_s - self.final_s) * share - _BUILD_S)
+        times = 2 if self.clock.searches else 1
+        return self._teach(self._recipe(student, times), left_s, self.final_s + 2 * _BUILD_S)
+
+    def ruled_out(self, student: Student, limit_ms: float) -> Trial:
+        """Return the record of a student that was not tried, with the bound that rules it out."""
+        recipe = self._recipe(student, 1)
+        reason = (
+            f"never trained: by the latency table its p95 is {self.table.p95_ms(student.layers):.3g} ms, at least "
+            f"{self.table.least_p95_ms(student.layers):.3g} with the table's error of {self.table.margin:.0%}, over "
+            f"the {limit_ms * _ROOM:.3g} ms that the limits leave"
+        )
+        return self.bench.run.save(Trial(id=recipe.id, recipe=recipe, state="pruned", reason=reason))
+
+    def badness(self, student: Student, trial: Trial, limit_ms: float) -> float:
+        """Return what the sampler minimises: predicted p95 over the limit, and points beyond the quality limit."""
+        budget, rows = self.bench.run.spec.budget, len(self.bench.dataset.test)
+        if not trial.artifact:
+            return 100.0
+        short = -choose.predicted_low(trial, rows, still_lost=_STILL_LOST) - (budget.quality_drop or 0.0)
+        return self.table.p95_ms(student.layers) / limit_ms + 100 * max(0.0, short)
+
+    def _recipe(self, student: Student, lessons: int) -> Recipe:
+        return Recipe(moves=(*self.start, *student.moves, *[self.distil] * lessons), runtime=self.runtime)
+
+    def _teach(self, recipe: Recipe, lesson_s: float, need_s: float) -> Trial:
+        def deadline(move: Move) -> float | None:
+            return lesson_s if move.name() == "distil" else None
+
+        return within_time(recipe, self.bench, self.base, need_s=need_s, deadline_s=deadline)
+
+
+def supported(bench: Bench) -> bool:
+    """Return whether this model's layers can be narrowed and pooled, and so a table can be made."""
+    try:
+        return bool(predict.shapes(bench))
+    except PlimsollError:
+        return False
+
