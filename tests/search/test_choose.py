@@ -143,3 +143,27 @@ def test_a_relaxed_limit_is_rounded_to_the_safe_side(x: float) -> None:
     assert choose._ceil3(x) >= x * (1 - 1e-9)
     assert choose._floor3(x) <= x * (1 + 1e-9)
     assert choose._ceil3(x) <= 1.0101 * x
+
+
+def test_the_front_holds_what_nothing_beats_and_names_who_beats_the_rest() -> None:
+    found = choose.front([
+        trial("quick", 1.0, delta=-0.03), trial("good", 4.0, delta=0.0), trial("slow", 5.0, delta=-0.01),
+        trial("between", 2.0, delta=-0.01), trial("worse", 2.5, delta=-0.02),
+    ])
+    assert [(f.trial, f.beaten_by) for f in found] == [
+        ("quick", ""), ("between", ""), ("worse", "between"), ("good", ""), ("slow", "good")]
+    assert {f.on for f in found} == {"validation"}
+
+
+def test_what_was_counted_and_what_was_expected_count_by_their_precision() -> None:
+    counted = trial("a", 1.0, delta=0.01, disagreement=0.05)
+    sure = counted.model_copy(update={"expected_delta": Measurement(value=-0.01, low=-0.0105, high=-0.0095, n=1000,
+                                                                    unit="accuracy")})
+    assert choose.estimated_delta(counted) == 0.01
+    assert -0.01 < choose.estimated_delta(sure) < -0.005
+    assert choose.predicted_low(sure, ROWS) < choose.predicted_low(counted, ROWS)
+
+
+def test_a_lesson_that_goes_on_is_given_credit_for_it() -> None:
+    lost = trial("a", 1.0, delta=-0.02, disagreement=0.05)
+    assert choose.predicted_low(lost, ROWS, still_lost=0.5) > choose.predicted_low(lost, ROWS) + 0.009

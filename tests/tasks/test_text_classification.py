@@ -139,3 +139,30 @@ def test_scores_agree_with_each_other(pairs: list[tuple[int, int]]) -> None:
     weighted = sum(recall * support[label] for label, recall in score["recall"].items()) / len(pairs)
     assert weighted == pytest.approx(score["accuracy"]), "accuracy is the recall weighted by rows"
     assert 0 <= score["macro_f1"] <= 1
+
+
+def test_the_expected_change_counts_a_close_call_for_little() -> None:
+    task = TextClassification(train="rows.jsonl")
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 300)
+    reference = rng.standard_normal((300, 3)).astype(np.float32)
+    reference[np.arange(300), targets] += 2
+    order = np.argsort(reference, axis=1)
+    second = np.zeros_like(reference)
+    second[np.arange(300), order[:, 1]] = 1  # always the reference's second choice
+    change = task.expected_change(reference, second, targets)
+    margin = np.sort(reference, axis=1)[:, 2] - np.sort(reference, axis=1)[:, 1]
+    assert np.all(change <= 0)
+    assert change[margin < 0.2].mean() > 3 * change[margin > 2].mean()
+    assert not task.expected_change(reference, reference, targets).any()
+
+
+def test_the_expected_change_is_near_the_counted_one_when_the_reference_is_calibrated() -> None:
+    task = TextClassification(train="rows.jsonl")
+    rng = np.random.default_rng(1)
+    logits = 2 * rng.standard_normal((4000, 4)).astype(np.float32)
+    chance = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    targets = (rng.random((4000, 1)) > chance.cumsum(axis=1)).sum(axis=1).clip(max=3)
+    other = logits + 0.7 * rng.standard_normal(logits.shape).astype(np.float32)
+    counted = task.correct(other, targets).mean() - task.correct(logits, targets).mean()
+    assert task.expected_change(3 * logits, other, targets).mean() == pytest.approx(counted, abs=0.012)

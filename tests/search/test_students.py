@@ -1,0 +1,99 @@
+"""Which students are looked at: what fits the limit by the table, the best widths, and who is taught in full."""
+
+from __future__ import annotations
+
+import pytest
+
+from plimsoll.core.spec import Budget
+from plimsoll.runtimes.null import Null
+from plimsoll.search import predict, students
+from plimsoll.search.predict import Cost, LatencyTable, Probe
+from plimsoll.train.shape import LayerShape
+
+FULL = LayerShape(heads=12, neurons=1536)
+WHOLE = (FULL,) * 6
+TRUE = Cost(base=40, attention=10, head=4, feed_forward=8, neuron=0.07, query=9, query_head=1, query_neuron=0.01)
+
+
+@pytest.fixture
+def table() -> LatencyTable:
+    probes = [Probe(layers=p, p50_us=TRUE.us(p) / 2, p95_us=TRUE.us(p)) for p in predict._probes(WHOLE)]
+    return predict.fitted(Null(), "machine", probes)
+
+
+def costs(worth: list[float]) -> list[dict[str, dict[str, float]]]:
+    """Losses that fall with the width, by how much each layer is worth."""
+    def losses(count: int, w: float) -> dict[str, float]:
+        return {str(count * q // 4): w * (4 - q) / 4 for q in range(5)}
+
+    return [{"heads": losses(12, w), "neurons": losses(1536, w)} for w in worth]
+
+
+def test_a_uniform_student_is_the_moves_that_make_it() -> None:
+    student = students.uniform(WHOLE, 2, 6, 1536, pooled=True)
+    assert [m.says() for m in student.moves] == ["drop_layers keep=2", "narrow heads=6,6 neurons=1536,1536", "funnel"]
+    assert student.layers == (LayerShape(heads=6, neurons=1536), LayerShape(heads=6, neurons=1536, pooled=True))
+    assert [m.says() for m in students.uniform(WHOLE, 6, 12, 1536, pooled=True).moves] == ["funnel"]
+
+
+def test_the_best_widths_fit_the_limit_and_keep_what_is_worth_most(table: LatencyTable) -> None:
+    limit_us = TRUE.us((FULL, FULL))
+    student = students.by_costs(WHOLE, costs([5, 1, 1, 1, 1, 4]), table, limit_us, pooled=False)
+    assert student is not None
+    assert table.p95.us(student.layers) <= limit_us * 1.001
+    narrow = student.moves[0].model_dump()
+    assert narrow["heads"][0] + narrow["neurons"][0] > narrow["heads"][2] + narrow["neurons"][2]
+    assert len(student.layers) == sum(bool(h or n) for h, n in zip(narrow["heads"], narrow["neurons"], strict=True))
+
+
+def test_widths_for_a_pooled_model_keep_the_layer_that_asks(table: LatencyTable) -> None:
+    student = students.by_costs(WHOLE, costs([5, 4, 1, 1, 1, 0.01]), table, TRUE.us((FULL,)) + 30, pooled=True)
+    assert student is not None
+    assert student.layers[-1].pooled
+    assert student.layers[-1].heads > 0
+    assert [m.name() for m in student.moves] == ["narrow", "funnel"]
+
+
+def test_no_widths_fit_below_the_floor(table: LatencyTable) -> None:
+    assert students.by_costs(WHOLE, costs([1] * 6), table, 30.0, pooled=False) is None
+
+
+def test_what_is_looked_at_first_fits_the_limit_by_the_table(table: LatencyTable) -> None:
+    limit_ms = TRUE.us((FULL, FULL)) / 1000 * 1.001
+    found = students._proposals(WHOLE, costs([3, 1, 1, 2, 1, 3]), table, limit_ms)
+    assert len({s.moves for s in found}) == len(found) >= 4
+    assert all(table.p95_ms(s.layers) <= limit_ms for s in found)
+    # the deepest pooled and the deepest plain one that fit are among them
+    assert any(len(s.layers) == 2 and not s.layers[-1].pooled for s in found)
+    assert any(s.layers[-1].pooled for s in found)
+
+
+def test_what_the_table_rules_out_is_slower_than_the_limit_even_with_its_error(table: LatencyTable) -> None:
+    limit_ms = TRUE.us((FULL, FULL)) / 1000
+    out = students._too_slow(WHOLE, table, limit_ms)
+    assert {len(s.layers) for s in out if not s.layers[-1].pooled} == {3, 4, 5}
+    assert all(table.least_p95_ms(s.layers) > limit_ms for s in out)
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (Budget(p95_ms=1.1), 1.0),  # a tenth is room for the bound
+        (Budget(min_speedup=20), 10 / 20 / 1.1),
+        (Budget(quality_drop=0.01), 2.0 / 3),  # no speed limit: a third of the tuned model's time
+        (Budget(p95_ms=50), 2.0 / 1.1),  # the tuned model holds it: no slower than that
+    ],
+)
+def test_the_limit_of_a_student_comes_from_the_tightest_speed_limit(budget: Budget, expected: float) -> None:
+    from plimsoll.core.spec import Recipe
+    from plimsoll.core.trial import Trial
+
+    fast, base = (Trial(id=i, recipe=Recipe(moves=(), runtime=Null()), state="scored") for i in ("fast", "base"))
+    assert students.limit({"fast": 2.0, "base": 10.0}, fast, base, budget) == pytest.approx(expected)
+
+
+def test_a_sampler_s_choices_are_read_back_from_uniform_students_only() -> None:
+    student = students.uniform(WHOLE, 3, 6, 768, pooled=True)
+    assert students._choices(student, WHOLE) == {"layers": 3, "heads": 2, "neurons": 2, "pooled": True}
+    uneven = students.Student((), (FULL, LayerShape(heads=3, neurons=384)))
+    assert students._choices(uneven, WHOLE) is None
