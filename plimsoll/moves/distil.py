@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Move, Work
 
 
@@ -20,7 +22,7 @@ class Distil(Move):
     Pays when: a move changed the shape (drop_layers): most of the lost quality comes back.
     Costs: minutes on a CPU, less the smaller the student; more epochs are worth more than in fine-tuning.
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015; Sun et al., Patient Knowledge
-    Distillation, EMNLP 2019, for students made of the teacher's layers.
+    Distillation, EMNLP 2019, for students made of the teacher's layers; Zafrir et al., Q8BERT, 2019, for int8.
     """
 
     epochs: PositiveInt = 8
@@ -39,6 +41,13 @@ class Distil(Move):
     """Weight of the cross-entropy with the true labels, beside 1 for the teacher's answers."""
     hidden_weight: NonNegativeFloat = 1.0
     """Weight of the squared error of the pooled hidden states, relative to their variance."""
+    token_weight: NonNegativeFloat = 0.0
+    """Weight of the squared error of every token's last hidden state, relative to their variance: of the
+    training rows only, and not for a model that `funnel` pooled. On the demo's rows it was worth what the pooled
+    states are."""
+    int8: bool = False
+    """Train with weights and activations rounded as dynamic int8 will round them, so that the weights learn to stand
+    it: for when rounding afterwards loses too much. What is written is not rounded."""
     patience: PositiveInt = 3
     """Epochs without a better validation score before training stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -47,28 +56,33 @@ class Distil(Move):
     def apply(self, model: Path, work: Work, out: Path) -> None:
         """Write the taught model to `out`.
 
-        Raises ModelError when the folder keeps no teacher, and ChildError when the loss is not finite.
+        Raises ModelError when the folder keeps no teacher, ChildError when the loss is not finite, and Unsupported
+        when `token_weight` is set and the teacher or the student has no states of single tokens.
         """
         began = time.perf_counter()
         from plimsoll.data.dataset import Dataset
-        from plimsoll.train import batches, encoder, loop, losses, teacher
+        from plimsoll.train import batches, encoder, loop, losses, rounding, shape, teacher
 
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
         data = Dataset.load(work.data)
         train, validation = (batches.tokenize(model, rows.texts, record.max_length)
                              for rows in (data.train, data.validation))
-        lesson = teacher.load(model, work.data, train)
+        lesson = teacher.load(model, work.data, train, tokens=self.token_weight > 0)
         targets = data.targets("validation")
         loss = losses.soft(lesson.outputs, data.targets("train"), self.temperature, self.label_weight,
-                           self.hidden_weight, work.device)
+                           self.hidden_weight, work.device, self.token_weight, lesson.tokens)
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             head_learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
             patience=self.patience, precision=self.precision)
         with loop.settings(work):
             student = encoder.load(model)
+            if self.token_weight and shape.pooled(student.encoder):
+                raise Unsupported("the model gives one vector a row, so there are no tokens to compare",
+                                  "set token_weight = 0, or leave funnel out")
             encoder.set_dropout(student, 0.0)  # the teacher answered without: noise would only blur what to copy
-            loop.fit(student, lesson.rows, validation, loss,
-                     lambda logits: float(np.mean(work.task.correct(logits, targets))), how, work, self.name(), began)
+            with rounding.int8(student) if self.int8 else nullcontext():  # also for the validation rows
+                loop.fit(student, lesson.rows, validation, loss, lambda logits: float(np.mean(work.task.correct(
+                    logits, targets))), how, work, self.name(), began)
             encoder.save(student, record, model, out)
             teacher.pass_on(model, out)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.train.batches import Batch
-from plimsoll.train.teacher import Outputs, outputs
+from plimsoll.train.teacher import Outputs, TokenStates, last_hidden, outputs
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NO_LABEL = -100
 """In place of a label for rows beyond the targets."""
+_VARIANCE_TOKENS = 10_000  # spread over all rows, they say how much states vary as well as all do
 
 
 def hard(targets: NDArray[np.int64], smoothing: float, device: str = "cpu") -> Loss:
@@ -39,12 +40,13 @@ def hard(targets: NDArray[np.int64], smoothing: float, device: str = "cpu") -> L
 
 
 def soft(teacher: Outputs, targets: NDArray[np.int64], temperature: float, label_weight: float, hidden_weight: float,
-         device: str = "cpu") -> Loss:
+         device: str = "cpu", token_weight: float = 0.0, tokens: TokenStates | None = None) -> Loss:
     """Return the distance to a teacher: KL of the softened answers, plus the labels' and the hidden states' share.
 
     temperature^2 * KL(teacher || student) at `temperature`, plus `label_weight` times the cross-entropy with the
     targets (int64 [labelled rows], the first of the teacher's), plus `hidden_weight` times the squared error of the
-    pooled hidden states over their variance, so that the weight means the same for every encoder.
+    pooled hidden states over their variance, so that the weight means the same for every encoder, plus
+    `token_weight` times that of every token's last hidden state, where the teacher's `tokens` are given.
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015; hidden states from Jiao et al.,
     TinyBERT, EMNLP 2020.
     """
@@ -56,15 +58,39 @@ def soft(teacher: Outputs, targets: NDArray[np.int64], temperature: float, label
     answers = log_softmax(teacher.logits / temperature, dim=-1).to(device)
     pooled = teacher.pooled.to(device)
     variance = float(teacher.pooled.float().var(dim=0).mean()) or 1.0
+    of_tokens = _of_tokens(tokens, device) if tokens is not None and token_weight else None
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        student = outputs(model, batch)
+        states = last_hidden(model, batch)
+        student = outputs(model, batch, states)
         logits = student.logits.float()
         softened = log_softmax(logits / temperature, dim=-1)
         distance = kl_div(softened, answers[batch.rows], reduction="batchmean", log_target=True)
         hidden = mse_loss(student.pooled.float(), pooled[batch.rows].float())
         # over all rows of the batch: a mean over those with a label would weigh them more where they are few
         own = cross_entropy(logits, labels[batch.rows], ignore_index=_NO_LABEL, reduction="sum") / len(batch.rows)
-        return temperature**2 * distance + label_weight * own + hidden_weight / variance * hidden
+        total = temperature**2 * distance + label_weight * own + hidden_weight / variance * hidden
+        return total if of_tokens is None else total + token_weight * of_tokens(states, batch)
 
     return loss
+
+
+def _of_tokens(teacher: TokenStates, device: str) -> Callable[[torch.Tensor, Batch], torch.Tensor]:
+    """Return the squared error of a batch's last hidden states, [batch, length, hidden], over their variance.
+
+    A mean over all real tokens of the batch, to which those of rows that the teacher has no states for add nothing.
+    """
+    import torch
+
+    states, starts = teacher.states.to(device), teacher.starts.to(device)
+    spread = states[::max(1, len(states) // _VARIANCE_TOKENS)].float()
+    variance = float(spread.var(dim=0).mean()) or 1.0
+
+    def error(hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        real = batch.attention_mask.bool()
+        places = starts[batch.rows][:, None] + torch.arange(real.shape[1], device=device)
+        known = real & (places < len(states))
+        difference = hidden[known].float() - states[places[known]].float()
+        return difference.square().sum() / (real.sum() * hidden.shape[-1] * variance)
+
+    return error

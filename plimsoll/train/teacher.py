@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.artifact import file_digest
-from plimsoll.core.errors import ModelError
+from plimsoll.core.errors import ModelError, Unsupported
 from plimsoll.core.parts import Work
-from plimsoll.train import encoder
+from plimsoll.train import encoder, shape
 from plimsoll.train.batches import Batch, Tokens, by_length, joined
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TEACHER = "teacher.safetensors"
 _ROWS = 64
+_TOKENS_MB = 256
+"""The most that the states of single tokens may add to the file: BANKING77's take 107 MB at a width of 384."""
 
 
 class Outputs(NamedTuple):
@@ -32,9 +34,26 @@ class Outputs(NamedTuple):
     """[rows, hidden]: the mean of the last hidden states of the real tokens."""
 
 
-def outputs(model: torch.nn.Module, batch: Batch) -> Outputs:
-    """Return the model's logits and pooled hidden states of a batch, in one pass."""
-    hidden = model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state  # type: ignore[operator]
+class TokenStates(NamedTuple):
+    """The last hidden states of every token of the training rows, one row after the other."""
+
+    states: torch.Tensor
+    """float16 [tokens, hidden]; rows without a label have none."""
+    starts: torch.Tensor
+    """int64 [rows + 1]: row `i` begins at `starts[i]`, which is past the end of the states for a row without any."""
+
+
+def last_hidden(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Return what the encoder gives for a batch: [batch, length, hidden], or [batch, 1, hidden] when it is pooled."""
+    return model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state  # type: ignore[operator]
+
+
+def outputs(model: torch.nn.Module, batch: Batch, hidden: torch.Tensor | None = None) -> Outputs:
+    """Return the model's logits and pooled hidden states of a batch, in one pass.
+
+    hidden: what `last_hidden` gave for it, where the caller has asked already.
+    """
+    hidden = last_hidden(model, batch) if hidden is None else hidden
     weight = encoder.real(model.encoder, batch.attention_mask).unsqueeze(-1).to(hidden.dtype)
     pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
     return Outputs(model.answer(hidden, batch.attention_mask), pooled)  # type: ignore[operator]
@@ -46,6 +65,8 @@ class Lesson(NamedTuple):
     rows: Tokens
     """The training rows, then those that have no label."""
     outputs: Outputs
+    tokens: TokenStates | None = None
+    """Only when asked for."""
 
 
 def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: Path, extra: Tokens | None = None
@@ -53,7 +74,8 @@ def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: P
     """Write the model's outputs on all training rows to `out`, so that a student can learn from them later.
 
     extra: rows without a label, answered and kept as well. A folder that already holds a teacher passes it on:
-    shape changes in a row all answer to the first model.
+    shape changes in a row all answer to the first model. The states of all tokens of the training rows are kept too
+    when they take no more than 256 MB.
     """
     import torch
     from safetensors.torch import save_file
@@ -64,14 +86,26 @@ def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: P
     asked = train if extra is None else joined(train, extra)
     found: list[Outputs] = []
     order: list[NDArray[np.int64]] = []
+    width: int = model.encoder.config.hidden_size  # type: ignore[union-attr, assignment]
+    cheap = not shape.pooled(model.encoder) and 2 * len(train.ids) * width <= _TOKENS_MB * 10**6
+    states = torch.empty(len(train.ids) if cheap else 0, width, dtype=torch.float16)
     with torch.inference_mode():
         for rows in by_length(asked.lengths, _ROWS):
-            found.append(outputs(model, asked.batch(rows, work.device)))
+            batch = asked.batch(rows, work.device)
+            hidden = last_hidden(model, batch)
+            found.append(outputs(model, batch, hidden))
+            if cheap:
+                real = batch.attention_mask.bool().cpu()
+                places = (torch.from_numpy(asked.starts[rows])[:, None] + torch.arange(real.shape[1]))[real]
+                labelled = places < len(states)
+                states[places[labelled]] = hidden.half().cpu()[real][labelled]
             order.append(rows)
             work.report({"stage": "teacher", "done": sum(map(len, order)), "total": len(asked)})
     back = torch.from_numpy(np.argsort(np.concatenate(order)))
     tensors = {"logits": torch.cat([o.logits for o in found]).float().cpu()[back],
                "pooled": torch.cat([o.pooled for o in found]).half().cpu()[back]}
+    if cheap:
+        tensors |= {"tokens": states}
     if extra is not None:
         tensors |= {"extra.ids": torch.from_numpy(extra.ids), "extra.starts": torch.from_numpy(extra.starts)}
     save_file(tensors, out / TEACHER, metadata={"train": file_digest(work.data / "train.jsonl")})
@@ -85,11 +119,13 @@ def pass_on(source: Path, out: Path) -> None:
         shutil.copyfile(source / TEACHER, out / TEACHER)
 
 
-def load(folder: Path, data: Path, train: Tokens) -> Lesson:
+def load(folder: Path, data: Path, train: Tokens, tokens: bool = False) -> Lesson:
     """Return the teacher's outputs on all training rows of `data`, and on the rows that were kept beside them.
 
-    train: those training rows. Raises ModelError when the folder holds no teacher, or one of other rows.
+    train: those training rows. tokens: return the states of their tokens too. Raises ModelError when the folder
+    holds no teacher, or one of other rows, and Unsupported when it holds no states of tokens that are asked for.
     """
+    import torch
     from safetensors import safe_open
 
     if not (folder / TEACHER).exists():
@@ -100,7 +136,14 @@ def load(folder: Path, data: Path, train: Tokens) -> Lesson:
             raise ModelError(f"{folder / TEACHER} answers other rows than {data / 'train.jsonl'}",
                              "apply the move that changed the shape again, on these rows")
         answers = Outputs(file.get_tensor("logits"), file.get_tensor("pooled"))
-        if "extra.ids" not in file.keys():  # noqa: SIM118 - no mapping
-            return Lesson(train, answers)
-        extra = Tokens(file.get_tensor("extra.ids").numpy(), file.get_tensor("extra.starts").numpy(), train.pad_id)
-        return Lesson(joined(train, extra), answers)
+        names = set(file.keys())
+        rows = train
+        if "extra.ids" in names:
+            extra = Tokens(file.get_tensor("extra.ids").numpy(), file.get_tensor("extra.starts").numpy(), train.pad_id)
+            rows = joined(train, extra)
+        if not tokens:
+            return Lesson(rows, answers)
+        if "tokens" not in names or len(states := file.get_tensor("tokens")) != len(train.ids):
+            raise Unsupported(f"{folder / TEACHER} keeps no states of the training rows' {len(train.ids):,} tokens",
+                              f"set token_weight = 0; only up to {_TOKENS_MB} MB of them are kept")
+        return Lesson(rows, answers, TokenStates(states, torch.from_numpy(rows.starts)))

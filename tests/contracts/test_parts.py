@@ -19,6 +19,7 @@ from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "drop_layers": {"keep": 1},
+    "narrow": {"heads": (1, 2), "neurons": (40, 0)},
     "text_classification": {"train": "rows.jsonl"},
     "trim_vocabulary": {"common": 0},
 }

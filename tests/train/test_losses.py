@@ -59,3 +59,43 @@ def test_temperature_leaves_the_size_of_the_gradient_alone(model: Any, batch: Ba
     other = teacher.Outputs(torch.randn(3, 3, generator=generator), torch.zeros(3, 32))
     at_4, at_8 = (losses.soft(other, TARGETS, t, 0, 0)(model, batch).item() for t in (4.0, 8.0))
     assert at_4 == pytest.approx(at_8, rel=0.1)
+
+
+def _own_tokens(model: Any, batch: Batch, rows: int = 3) -> teacher.TokenStates:
+    """Return the model's states of the tokens of the first rows, as a teacher would keep them."""
+    hidden = teacher.last_hidden(model, batch).detach()
+    real = batch.attention_mask.bool()
+    back = batch.rows.argsort()
+    lengths = real.sum(dim=1)[back]
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+    return teacher.TokenStates(torch.cat([hidden[i][real[i]] for i in back[:rows]]).half(), starts)
+
+
+def test_soft_compares_each_token_with_the_teacher_s_of_the_same_place(model: Any, batch: Batch) -> None:
+    answers = teacher.outputs(model, batch)
+    back = batch.rows.argsort()
+    kept = teacher.Outputs(answers.logits[back].detach(), answers.pooled[back].detach())
+    own = _own_tokens(model, batch)
+
+    def value(tokens: teacher.TokenStates, weight: float) -> float:
+        return losses.soft(kept, TARGETS, 2.0, 0.0, 0.0, token_weight=weight, tokens=tokens)(model, batch).item()
+
+    assert value(own, 5.0) == pytest.approx(0, abs=1e-5)
+    moved = teacher.TokenStates(own.states.clone(), own.starts)
+    moved.states[int(own.starts[1])] += 2.0  # the first token of the second row
+    expected = 32 * 2.0**2 / (batch.attention_mask.sum().item() * 32 * moved.states.float().var(dim=0).mean().item())
+    assert value(moved, 1.0) == pytest.approx(expected, rel=0.01)
+    assert value(moved, 3.0) == pytest.approx(3 * expected, rel=0.01)
+
+
+def test_tokens_of_rows_the_teacher_has_no_states_for_add_nothing(model: Any, batch: Batch) -> None:
+    answers = teacher.outputs(model, batch)
+    back = batch.rows.argsort()
+    kept = teacher.Outputs(answers.logits[back].detach(), answers.pooled[back].detach())
+    tokens = _own_tokens(model, batch, rows=2)
+    assert len(tokens.states) == tokens.starts[2]
+    soft = losses.soft(kept, TARGETS[:2], 2.0, 0.0, 0.0, token_weight=1.0, tokens=tokens)
+    assert soft(model, batch).item() == pytest.approx(0, abs=1e-5)
+    last = Batch(batch.rows[:1], batch.input_ids[:1], batch.attention_mask[:1])  # only the row without states
+    assert last.rows.tolist() == [2]
+    assert soft(model, last).item() == pytest.approx(0, abs=1e-5)
