@@ -34,6 +34,8 @@ _FIRST_SHARE = 0.6
 """Of what is left then: the first that is taught in full; the rest is for a second."""
 _STILL_LOST = 0.5
 """What a full lesson leaves of the loss that a short one left: BANKING77, one and two layers, 4 to 8 times as long."""
+_ROOMS = (0.5, 0.25, 1.0)
+"""Shares of the limit that widths are chosen for."""
 _BUILD_S = 15.0
 _EPOCHS = 60
 _VISITS = 12
@@ -140,8 +142,8 @@ def taught(
     lesson = _Lesson(table, clock, bench, base, final_s)
     ruled_out = [lesson.ruled_out(s, limit_ms) for s in _too_slow(whole, table, limit_ms)]
     if not clock.searches:
-        first = _proposals(whole, None, table, limit_ms)[:1]
-        return [*ruled_out, *(lesson.full(s, share=1.0) for s in first)]
+        deepest = max(_proposals(whole, None, table, limit_ms), key=lambda s: table.p95_ms(s.layers))
+        return [*ruled_out, lesson.full(deepest, share=1.0)]
     costs = _costs(base, bench)
     short: dict[str, tuple[Student, Trial]] = {}
     for student in _sampled(whole, costs, table, limit_ms, clock.lessons, lesson, short):
@@ -195,21 +197,24 @@ def _too_slow(whole: Shapes, table: LatencyTable, limit_ms: float) -> list[Stude
     return [s for s in every if table.least_p95_ms(s.layers) > limit_ms * _ROOM]
 
 
-def _proposals(whole: Shapes, costs: Any, table: LatencyTable, limit_ms: float) -> list[Student]:
-    """Return the students to look at first: the deepest that fit, and the best widths, at the limit and below."""
+def _proposals(whole: Shapes, costs: Sequence[LayerLosses] | None, table: LatencyTable, limit_ms: float
+               ) -> list[Student]:
+    """Return the students to look at first, all within the limit: pooled ones of one layer and more, the deepest that
+    is not pooled, and the best widths for all of the limit and for shares of it.
+
+    A pooled last layer costs so little that one whole layer less and one pooled layer more is nearly always better.
+    """
     full = whole[0]
-    found: list[Student] = []
-    for room in (1.0, 0.7, 0.5):
-        within = limit_ms * room
-        for pooled in (True, False):
-            fit = [s for k in range(len(whole) - 1, 0, -1)
-                   if table.p95_ms((s := uniform(whole, k, full.heads, full.neurons, pooled)).layers) <= within]
-            found += fit[:1]
-        if costs is not None:
-            best = by_costs(whole, costs, table, within * 1000, pooled=True)
-            found += [best] if best else []
+
+    def ladder(pooled: bool) -> list[Student]:
+        every = (uniform(whole, k, full.heads, full.neurons, pooled) for k in range(1, len(whole) + pooled))
+        return [s for s in every if table.p95_ms(s.layers) <= limit_ms]
+
+    pooled = ladder(True)
+    wide = [by_costs(whole, costs, table, limit_ms * room * 1000, pooled=True) for room in _ROOMS] if costs else []
+    found = [*pooled[:1], *pooled[-1:], *wide[:1], *pooled[1:2], *ladder(False)[-1:], *wide[1:], *pooled[2:-1]]
     least = uniform(whole, 1, max(1, full.heads // 2), max(1, full.neurons // 2), pooled=True)
-    return list({s.moves: s for s in found or [least]}.values())
+    return list({s.moves: s for s in found if s is not None}.values()) or [least]
 
 
 def _sampled(
