@@ -6,10 +6,11 @@ import contextlib
 import copy
 import importlib.util
 import os
+import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -41,6 +42,7 @@ class Litert(Runtime):
     Costs: two conversions of a few seconds each, whatever the number of lengths; 0.1 MB on disk for each length.
         A batch takes as long as its rows one after the other. Full int8 rounds activations with fixed scales
         and loses more quality than dynamic int8: 1.7 points against 0.5 for MiniLM on BANKING77, on a Zen 3.
+        Layers that the move quantize keeps stay in fp32.
     Source: https://ai.google.dev/edge/litert and https://github.com/google-ai-edge/ai-edge-quantizer
     """
 
@@ -94,7 +96,7 @@ class Litert(Runtime):
             warnings.simplefilter("ignore")  # of the converters about themselves
             if not self._write_from_two(model, self._lengths(sample, self.bucket_count), sample, out / _FILE):
                 lengths = self._lengths(sample, min(self.bucket_count, _CONVERTED_LENGTHS))
-                _write(self._quantized(_convert(model, lengths), lengths, sample), out / _FILE)
+                _write(self._quantized(model, lengths, sample), out / _FILE)
 
     def open(self, folder: Path) -> Session:
         """Open the file; packed weights are shared by all lengths and stay in memory only once."""
@@ -122,7 +124,7 @@ class Litert(Runtime):
         ends = (lengths[0], lengths[-1])
         if len(lengths) <= len(ends):
             return False
-        converted = self._quantized(_convert(model, ends), ends, sample)
+        converted = self._quantized(model, ends, sample)
         try:
             _add_between(converted, ends, lengths[1:-1])
         except _DifferentPrograms:
@@ -130,31 +132,38 @@ class Litert(Runtime):
         _write(converted, file)
         return _same_answers(file, lengths, max(sample.input_ids, key=len))
 
-    def _quantized(self, content: bytes, lengths: tuple[int, ...], sample: Sample) -> Any:
+    def _quantized(self, model: Path, lengths: tuple[int, ...], sample: Sample) -> Any:
         """Return the model as a mutable flatbuffer object, its weights (and activations) rounded as asked."""
         from ai_edge_litert.tools import flatbuffer_utils
 
+        from plimsoll.train import sensitivity
+
+        content = _convert(model, lengths)
         if self.precision != "fp32":
             from ai_edge_quantizer import quantizer, recipe
+            from ai_edge_quantizer.qtyping import TFLOperationName
 
             work = quantizer.Quantizer(bytearray(content))
             work.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+            if self.precision == "int8":
+                # the rest stays float: with static scales in layer norms and masked scores MiniLM answers noise
+                work.add_static_config(".*", TFLOperationName.FULLY_CONNECTED, 8, 8)
+            for name in _scopes(content, sensitivity.kept(model)):
+                work.update_quantization_recipe(f"^{re.escape(name)};$", TFLOperationName.FULLY_CONNECTED,
+                                                algorithm_key="no_quantize")
             seen = self._calibrate(work, content, lengths, sample) if self.precision == "int8" else None
             result = work.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
             content = bytes(result.quantized_model or b"")
         return flatbuffer_utils.read_model_from_bytearray(content)
 
     def _calibrate(self, work: Any, content: bytes, lengths: tuple[int, ...], sample: Sample) -> Any:
-        """Give the linear layers static scales, and return the ranges seen on up to 64 sample rows.
+        """Return the ranges seen on up to 64 sample rows.
 
         The programs of all lengths get the same ranges, so that they round alike and share their constants.
         """
         from ai_edge_litert.tools import flatbuffer_utils
-        from ai_edge_quantizer import qtyping
         from ai_edge_quantizer.calibrator import CalibrationMode
 
-        # the rest stays float: with static scales in layer norms and masked scores MiniLM answers noise
-        work.add_static_config(".*", qtyping.TFLOperationName.FULLY_CONNECTED, 8, 8)
         rows = sample.input_ids[:_CALIBRATION_ROWS]
         data = {f"len_{n}": [{"args_0": _padded(row[:n], n)} for row in rows] for n in lengths}
         seen = work.calibrate(data, num_threads=self.threads, mode=CalibrationMode.CALIBRATION_PROFILER_BASED)
@@ -305,6 +314,38 @@ def _with_padding_marked(model: Any) -> torch.nn.Module:
             return self.model.answer(hidden, mask)[0]
 
     return OneRow().eval()
+
+
+def _scopes(content: bytes, kept: Mapping[str, NDArray[np.float32]]) -> set[str]:
+    """Return the outputs of the linear layers to keep in fp32, by tensor name, in the programs of all lengths.
+
+    Layers are found by their weights, float32 [outputs, inputs]: the converter names a tensor after several modules.
+    A factor for each input is allowed for, since it moves the scale of a layer norm into the products that follow.
+    Raises Unsupported when one of them is in no program.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    found: dict[str, str] = {}
+    for program in model.subgraphs:
+        for operator in program.operators:
+            for tensor in (program.tensors[i] for i in operator.inputs[1:2]):  # data first, then weights
+                data = model.buffers[tensor.buffer].data
+                for name, weight in kept.items():
+                    if (data is not None and tuple(tensor.shape) == weight.shape and len(data) == weight.nbytes
+                            and _scaled(_bytes(data).view(np.float32).reshape(weight.shape), weight)):
+                        found[program.tensors[operator.outputs[0]].name.decode()] = name
+    lost = set(kept) - set(found.values())
+    if lost:
+        raise Unsupported(f"{', '.join(sorted(lost))} should stay in fp32, and the converted model has no such layer",
+                          "leave the move quantize out, or litert")
+    return set(found)
+
+
+def _scaled(matrix: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
+    """Return whether each column of a matrix is that of the weight times some number."""
+    factors = (matrix * weight).sum(axis=0) / np.maximum((weight * weight).sum(axis=0), 1e-30)
+    return bool(np.abs(matrix - weight * factors).max() <= 1e-4 * np.abs(matrix).max())
 
 
 def _padded(row: Sequence[int], length: int) -> NDArray[np.int32]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from plimsoll.core import find
 from plimsoll.core.parts import Sample
 from plimsoll.tasks.text_classification import TextClassification
 from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
-from plimsoll.train import encoder, export
+from plimsoll.train import encoder, export, sensitivity
 
 MAX_LENGTH = 48
 
@@ -55,6 +58,29 @@ def sample(model: Path) -> Sample:
 def expected(model: Path, sample: Sample) -> NDArray[np.float32]:
     """Torch's logits of the sample's rows."""
     return export.logits(encoder.load(model), sample.input_ids)
+
+
+PLANTED = "encoder.encoder.layer.1.attention.output.dense"
+
+
+@pytest.fixture(scope="session")
+def planted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """Return a function that gives the model with one layer of outliers, and the record to keep it in fp32 or none.
+
+    In fp32 it answers as the model does: one value is 1000 times smaller, and its weights so much larger.
+    """
+    folders = {keep: tmp_path_factory.mktemp("planted") / "model" for keep in (False, True)}
+    for keep, folder in folders.items():
+        shutil.copytree(model, folder)
+        weights = load_file(folder / "model.safetensors")
+        weights[f"{PLANTED}.weight"][:, 0] *= 1000
+        for name in ("weight", "bias"):
+            weights[f"encoder.encoder.layer.1.attention.self.value.{name}"][0] /= 1000
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        if keep:
+            said = sensitivity.Quantization(keep=(PLANTED,), kl={PLANTED: 1.0})
+            (folder / sensitivity.RECORD).write_text(said.to_json())
+    return folders.__getitem__
 
 
 @pytest.fixture(scope="session")

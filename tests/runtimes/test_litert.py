@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from plimsoll.core import find
@@ -15,7 +17,7 @@ from plimsoll.core.errors import SpecError, Unsupported
 from plimsoll.core.parts import Sample, Session
 from plimsoll.runtimes import litert as part
 from plimsoll.runtimes.litert import Litert
-from plimsoll.train import encoder, export
+from plimsoll.train import encoder, export, sensitivity
 
 LENGTHS = (6, 12, 24, 48)
 PRECISIONS = ("fp32", "int8_dynamic")
@@ -64,6 +66,42 @@ def test_what_a_longer_request_left_behind_changes_nothing(sessions: dict[str, S
     first = sessions["fp32"].logits([row])
     sessions["fp32"].logits([[2, 80, 81, 82, 83, 3]])
     np.testing.assert_array_equal(sessions["fp32"].logits([row]), first)
+
+
+@pytest.mark.parametrize("precision", ["int8_dynamic", "int8"])
+def test_a_layer_to_keep_stays_in_fp32_and_saves_the_answers(
+    precision: str, planted: Callable[[bool], Path], sample: Sample, expected: NDArray[np.float32], tmp_path: Path
+) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    setting = Litert.model_validate({"precision": precision, "buckets": LENGTHS})
+    off = {}
+    for keep in (False, True):
+        out = tmp_path / str(keep)
+        out.mkdir()
+        setting.build(planted(keep), sample, out)
+        content = flatbuffer_utils.read_model(str(out / "model.tflite"))
+        (weight,) = sensitivity.kept(planted(True)).values()
+        for program in content.subgraphs:
+            weights = [program.tensors[o.inputs[1]] for o in program.operators
+                       if content.operatorCodes[o.opcodeIndex].builtinCode == schema.BuiltinOperator.FULLY_CONNECTED]
+            floats = [content.buffers[w.buffer].data for w in weights if w.type == schema.TensorType.FLOAT32]
+            assert [bytes(f) for f in floats] == [weight.tobytes()] * keep
+        off[keep] = np.abs(setting.open(out).logits(sample.input_ids) - expected).mean()
+    assert off[True] < 0.5 * off[False]
+
+
+def test_every_layer_to_keep_is_found_and_one_that_is_not_there_is_refused(model: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converter about itself
+        content = part._convert(model, LENGTHS[:1])
+    linears = {name: m.weight.detach().numpy() for name, m in encoder.load(model).named_modules()
+               if isinstance(m, torch.nn.Linear)}
+    assert len(part._scopes(content, linears)) == len(linears) == 13
+    assert all(len(part._scopes(content, {name: weight})) == 1 for name, weight in linears.items())
+    with pytest.raises(Unsupported, match="layer 9 should stay in fp32"):
+        part._scopes(content, {"layer 9": np.zeros((2, 2), np.float32)})
 
 
 def test_lengths_that_were_worked_out_are_those_that_were_converted(model: Path, sample: Sample) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from plimsoll.core.errors import SpecError, Unsupported
 from plimsoll.core.parts import Sample, Session
 from plimsoll.runtimes import onnxruntime as part
 from plimsoll.runtimes.onnxruntime import Onnxruntime
-from plimsoll.train import encoder, export
+from plimsoll.train import encoder, export, sensitivity
 
 MAX_LENGTH = 48
 PRECISIONS = ("fp32", "int8_dynamic", "int8_static")
@@ -98,6 +100,70 @@ def test_reduced_range_keeps_weights_in_seven_bits(model: Path, sample: Sample, 
                if i.data_type == onnx.TensorProto.INT8]
     assert weights
     assert max(int(np.abs(w.astype(int)).max()) for w in weights) == 64
+
+
+@pytest.mark.parametrize("precision", ["int8_dynamic", "int8_static"])
+def test_a_layer_to_keep_stays_in_fp32_and_saves_the_answers(
+    precision: str, planted: Callable[[bool], Path], sample: Sample, expected: NDArray[np.float32], tmp_path: Path
+) -> None:
+    import onnx
+
+    setting = Onnxruntime.model_validate({"precision": precision})
+    off = {}
+    for keep in (False, True):
+        out = tmp_path / str(keep)
+        out.mkdir()
+        setting.build(planted(keep), sample, out)
+        floats = [n.name for n in onnx.load(out / "model.onnx").graph.node if n.op_type == "MatMul"]
+        assert floats == ["/encoder/encoder/layer.1/attention/output/dense/MatMul"] * keep
+        off[keep] = np.abs(setting.open(out).logits(sample.input_ids) - expected).mean()
+    assert off[True] < 0.5 * off[False]
+
+
+def test_attention_stays_in_fp32_for_any_of_its_three_layers(
+    model: Path, sample: Sample, tmp_path: Path
+) -> None:
+    import onnx
+
+    folder, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(model, folder)
+    out.mkdir()
+    names = tuple(f"encoder.encoder.layer.{n}" for n in ("0.attention.self.key", "1.output.dense"))
+    record = sensitivity.Quantization(keep=(*names, "head.classifier"), kl=dict.fromkeys(names, 1.0))
+    (folder / sensitivity.RECORD).write_text(record.to_json())
+    Onnxruntime(precision="int8_static", calibration="minmax", reduce_range=False).build(folder, sample, out)
+    found = [n.op_type for n in onnx.load(out / "model.onnx").graph.node]
+    assert found.count("Attention") == found.count("QAttention") == found.count("MatMul") == 1
+
+
+def test_calibration_is_a_choice_that_changes_the_scales(model: Path, sample: Sample, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    scales = {}
+    for method in ("minmax", "percentile", "entropy"):
+        setting = Onnxruntime(precision="int8_static", calibration=method, reduce_range=False)
+        setting.build(model, sample, tmp_path)
+        constants = onnx.load(tmp_path / "model.onnx").graph.initializer
+        scales[method] = np.array([numpy_helper.to_array(i) for i in constants
+                                   if i.name.endswith("_u8_scale") and not i.dims])
+    assert len(scales["minmax"]) == 8
+    for method in ("percentile", "entropy"):
+        assert (scales[method] <= scales["minmax"] * 1.0001).all()
+        assert not np.allclose(scales[method], scales["minmax"], rtol=1e-4)
+    assert not np.allclose(scales["percentile"], scales["entropy"], rtol=1e-4)
+    with pytest.raises(SpecError, match="int8_dynamic has none"):
+        find.read("runtimes", {"runtime": "onnxruntime", "precision": "int8_dynamic", "calibration": "entropy"})
+
+
+def test_entropy_cuts_a_few_outliers_off_and_nothing_of_an_even_spread() -> None:
+    values = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
+    low, high = part._range(np.append(values, [40.0, -30.0]).astype(np.float32), "entropy")
+    assert 2.5 < high < 15
+    assert -15 < low < -2.5
+    even = np.linspace(-1, 1, 50_001, dtype=np.float32)
+    assert part._range(even, "entropy") == pytest.approx((-1, 1), abs=0.02)
+    assert part._range(np.zeros(9, np.float32), "entropy") == (0, 0)
 
 
 def test_a_graph_that_answers_otherwise_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,20 @@ def test_int8_without_rows_or_without_nncf_says_what_is_missing(
     monkeypatch.setattr(part.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Unsupported, match="pip install nncf"):
         part._int8(None, sample)
+
+
+def test_a_layer_to_keep_stays_in_fp32_and_saves_the_answers(
+    planted: Callable[[bool], Path], sample: Sample, expected: NDArray[np.float32], tmp_path: Path
+) -> None:
+    off, size = {}, {}
+    for keep in (False, True):
+        out = tmp_path / str(keep)
+        out.mkdir()
+        Openvino(precision="int8").build(planted(keep), sample, out)
+        size[keep] = (out / "model.bin").stat().st_size
+        off[keep] = np.abs(Openvino(precision="int8").open(out).logits(sample.input_ids) - expected).mean()
+    assert size[True] - size[False] == pytest.approx(3 * 32 * 32, abs=300)  # four bytes a weight in place of one
+    assert off[True] < 0.5 * off[False]
 
 
 def test_calibration_is_silent(model: Path, sample: Sample, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
