@@ -143,6 +143,11 @@ class Runtime(Part, ABC):
         """The settings that decide what `build` writes: threads do not, unless a runtime compiles for their number."""
         return self.model_copy(update={"threads": 1})
 
+    @property
+    def keeps_precise(self) -> bool:
+        """Whether this setting rounds weights, but not those of the layers that the move quantize names."""
+        return False
+
     @abstractmethod
     def build(self, model: Path, sample: Sample, out: Path) -> None:
         """Write what `open` needs into the folder `out`. Raises Unsupported when this model cannot be built."""

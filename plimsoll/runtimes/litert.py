@@ -76,6 +76,11 @@ class Litert(Runtime):
         return tuple(cls(threads=threads, precision=p) for p in ("fp32", "int8_dynamic", "int8"))
 
     @property
+    def keeps_precise(self) -> bool:
+        """In int8."""
+        return self.precision.startswith("int8")
+
+    @property
     def steps(self) -> int:
         """Conversion is exact; dynamic int8 rounds the weights, full int8 also the activations."""
         return {"fp32": 0, "int8_dynamic": 1, "int8": 2}[self.precision]

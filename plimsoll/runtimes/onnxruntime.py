@@ -72,6 +72,11 @@ class Onnxruntime(Runtime):
         return tuple(cls(threads=threads, precision=p) for p in ("fp32", "int8_dynamic", "int8_static"))
 
     @property
+    def keeps_precise(self) -> bool:
+        """In int8."""
+        return self.precision.startswith("int8")
+
+    @property
     def steps(self) -> int:
         """Return 1 for the export, 1 more for int8, 1 more for ranges taken from a sample."""
         return {"fp32": 1, "int8_dynamic": 2, "int8_static": 3}[self.precision]

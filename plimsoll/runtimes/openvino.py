@@ -77,6 +77,11 @@ class Openvino(Runtime):
         return tuple(cls(threads=threads, precision=p, bucket_count=n) for p in precisions for n in (0, 6))
 
     @property
+    def keeps_precise(self) -> bool:
+        """In int8."""
+        return self.precision.startswith("int8")
+
+    @property
     def steps(self) -> int:
         """Return 1 for the export, and 1 more for bf16 or 2 more for int8 with its calibration."""
         return {"fp32": 1, "bf16": 2, "int8": 3}[self.precision]

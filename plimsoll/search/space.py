@@ -88,6 +88,12 @@ def trimmed(recipe: Recipe) -> Recipe:
     return Recipe(moves=(*recipe.moves, trim), runtime=recipe.runtime)
 
 
+def precise(recipe: Recipe, keep: int) -> Recipe:
+    """Return the recipe with its most sensitive layers kept in fp32; the ranking is shared by every number kept."""
+    quantize = [cast(Move, find.read("moves", {"move": "quantize", "keep": k})) for k in (0, keep)]
+    return Recipe(moves=(*recipe.moves, *quantize), runtime=recipe.runtime)
+
+
 def _shrink(sizes: Sequence[int]) -> tuple[Move, ...]:
     """Drop layers in steps, then distil once: the steps of a larger student, and the answers it kept, are shared."""
     drops = [cast(Move, find.read("moves", {"move": "drop_layers", "keep": k})) for k in sizes]

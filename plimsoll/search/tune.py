@@ -38,6 +38,8 @@ _LONG_REQUESTS = (1000, 2000)
 _TUNING_SHARE, _STUDENT_SHARE, _FINAL_SHARE = 0.36, 0.32, 0.15
 """Of search_minutes: what moves of the baseline's model may take, what is kept for students and for the final race."""
 _FINALISTS = 3
+_PRECISE = 4
+"""Layers to keep in fp32 where int8 loses too much."""
 _LOOKS = 3
 """How many artifacts at most are put to the same test rows."""
 
@@ -133,9 +135,24 @@ def walked(bench: Bench) -> list[Trial]:
     for recipe in recipes:
         if recipe.id != base.id:
             trials.append(within_time(recipe, bench, base, need_s=rest + recipe.runtime.build_s))
+    trials += _kept_precise(trials, bench, base, rest)
     if teaches:
         trials += _students(trials, bench, base)
     return trials + _trimmed(trials, bench, base)
+
+
+def _kept_precise(trials: Sequence[Trial], bench: Bench, base: Trial, rest_s: float) -> list[Trial]:
+    """Keep the most sensitive layers of the tuned model in fp32 where int8 alone loses too much of its quality."""
+    rows = len(bench.dataset.test)
+    lossy = [
+        t
+        for t in trials
+        if t.artifact and t.recipe.runtime.keeps_precise and not choose.promising(t, bench.run.spec.budget, rows)
+    ]
+    return [
+        within_time(space.precise(t.recipe, _PRECISE), bench, base, need_s=rest_s + t.recipe.runtime.build_s + 30)
+        for t in lossy
+    ]
 
 
 def _trimmed(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]:
