@@ -14,7 +14,10 @@ from plimsoll.core.record import Measurement, exact
 from plimsoll.core.spec import Budget
 from plimsoll.core.trial import Trial
 
-_BIAS = 0.002
+_SEEN, _BIAS = 0.5, 0.003
+"""Of a loss that the baseline's probabilities expect, what is counted, and how far that share is off. They see no
+good in disagreeing, and a student that disagrees is often right: on 3,080 rows of BANKING77 five students of one and
+two layers lost 0.36 to 0.53 of what was expected, 0.9 to 1.7 points."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,17 @@ def predicted_low(trial: Trial, test_rows: int, confidence: float = 0.95, still_
 def estimated_delta(trial: Trial) -> float:
     """Return the quality delta that validation says, from what was counted and from what was expected of it.
 
-    Each counts by its precision. What was expected leans on the baseline's own probabilities, which see no good in
-    disagreeing with it, so a fifth of a point of bias is added to its error.
+    Each counts by its precision. The rows of a validation split are few: 1,000 at 4 % disagreement leave an error of
+    0.6 points to what is counted, and of 0.2 to what is expected.
     """
     counted, expected = trial.validation_delta, trial.expected_delta
     assert counted is not None
     if expected is None or trial.disagreement is None:
         return counted.value
     variance = max(trial.disagreement, 1 / counted.n) / counted.n
-    spread = (expected.high - expected.low) / 2 / NormalDist().inv_cdf(expected.confidence)
+    spread = _SEEN * (expected.high - expected.low) / 2 / NormalDist().inv_cdf(expected.confidence)
     weight = variance / (variance + spread**2 + _BIAS**2)
-    return (1 - weight) * counted.value + weight * expected.value
+    return (1 - weight) * counted.value + weight * _SEEN * expected.value
 
 
 def promising(trial: Trial, budget: Budget, test_rows: int) -> bool:

@@ -28,7 +28,7 @@ from plimsoll.train.shape import LayerShape
 _LEAST: Shapes = (LayerShape(heads=0, neurons=0, pooled=True),)
 """Tokenizer, embeddings, norms and head: what every recipe has."""
 _LONGEST_BUILD_S = 45.0
-_ROUNDS, _REQUESTS = 4, 100
+_ROUNDS, _REQUESTS, _WARM_ROWS = 4, 100, 100
 
 
 class Rung(Record):
@@ -99,11 +99,11 @@ def _ways(bench: Bench) -> tuple[list[Runtime], tuple[str, ...]]:
 def _measure(ways: Sequence[Runtime], unmeasured: tuple[str, ...], whole: Shapes, bench: Bench) -> Floor:
     base = bench.run.spec.target.baseline.model_copy(update={"threads": bench.threads})
     entries: dict[str, tuple[Runtime, Shapes]] = {f"least {i}": (w, _LEAST) for i, w in enumerate(ways)}
-    blocks = predict.timed({"baseline": (base, whole), **entries}, bench, _ROUNDS, _REQUESTS)
+    blocks = predict.timed({"baseline": (base, whole), **entries}, bench, _ROUNDS, _REQUESTS, _WARM_ROWS)
     names = {f"least {i}": "the smallest model there is" for i in range(len(ways))}
     least = sorted(_rungs(names, entries, blocks), key=lambda r: r.p95_ms.value)
     more = {"one": (least[0].runtime, whole[:1]), "whole": (least[0].runtime, whole)}
-    blocks = predict.timed({"baseline": (base, whole), **more}, bench, _ROUNDS, _REQUESTS)
+    blocks = predict.timed({"baseline": (base, whole), **more}, bench, _ROUNDS, _REQUESTS, _WARM_ROWS)
     return Floor(
         least=tuple(least),
         more=tuple(_rungs({"one": "one whole layer", "whole": f"all {len(whole)} layers"}, more, blocks)),

@@ -172,14 +172,19 @@ def shapes(bench: Bench) -> Shapes:
     return tuple(LayerShape(**shape) for shape in found)
 
 
-def timed(entries: dict[str, tuple[Runtime, Shapes]], bench: Bench, rounds: int, requests: int) -> Blocks:
-    """Build models of random weights, race them on the test texts, and return ms per request by entry."""
+def timed(
+    entries: dict[str, tuple[Runtime, Shapes]], bench: Bench, rounds: int, requests: int, warm_rows: int = _WARM_ROWS
+) -> Blocks:
+    """Build models of random weights, race them on the test texts, and return ms per request by entry.
+
+    `warm_rows`: validation texts that each answers first.
+    """
     spec = bench.run.spec
     artifacts = {name: _built(runtime, layers, bench) for name, (runtime, layers) in entries.items()}
     # the makers' memory is better used by those who race
     bench.retire_maker()
     contestants: dict[str, clock.Contestant] = {}
-    rows = list(range(min(len(bench.dataset.validation), _WARM_ROWS)))
+    rows = list(range(min(len(bench.dataset.validation), warm_rows)))
     try:
         for name, folder in artifacts.items():
             contestants[name] = bench.enter(name, folder)
