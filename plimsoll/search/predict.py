@@ -127,14 +127,15 @@ def operations(layers: Shapes, hidden: int, heads: int, tokens: int) -> float:
     return 2 * total
 
 
-def table(runtimes: Sequence[Runtime], bench: Bench) -> list[LatencyTable]:
+def table(runtimes: Sequence[Runtime], bench: Bench, widths: bool = True) -> list[LatencyTable]:
     """Time a few models of random weights in these runtimes, in one race, and fit a table for each.
 
-    Measured once for a machine, a runtime, an architecture and a data set. Raises Unsupported for an architecture
-    whose layers are not laid out like BERT's.
+    Without `widths` fewer models are timed, and the table holds for layers of full width only. Measured once for a
+    machine, a runtime, an architecture and a data set. Raises Unsupported for an architecture whose layers are not
+    laid out like BERT's.
     """
     whole = shapes(bench)
-    wanted = _probes(whole)
+    wanted = _probes(whole, widths)
 
     def make(out: Path) -> None:
         entries = {f"{i}-{j}": (r, p) for i, r in enumerate(runtimes) for j, p in enumerate(wanted)}
@@ -147,23 +148,28 @@ def table(runtimes: Sequence[Runtime], bench: Bench) -> list[LatencyTable]:
             ]
             (out / f"{i}.json").write_text(fitted(runtime, bench.machine, probes).to_json())
 
-    asked = {"runtimes": [find.write(r) for r in runtimes], "load": bench.run.spec.load.model_dump(mode="json")}
+    load = bench.run.spec.load.model_dump(mode="json")
+    asked = {"runtimes": [find.write(r) for r in runtimes], "widths": widths, "load": load}
     folder = bench.run.store.once("latency", {**asked, **key(bench)}, make)
     return [LatencyTable.from_file(folder / f"{i}.json") for i in range(len(runtimes))]
 
 
-def _probes(whole: Shapes) -> list[Shapes]:
+def _probes(whole: Shapes, widths: bool = True) -> list[Shapes]:
     """Return models that differ in one thing each: depth, heads, neurons, modules that are gone, a pooled layer."""
-    full = whole[0]
-    half_heads = full.model_copy(update={"heads": max(1, full.heads // 2)})
-    half_neurons = full.model_copy(update={"neurons": max(1, full.neurons // 2)})
+    full, nothing = whole[0], LayerShape(heads=0, neurons=0)
+    asking = full.model_copy(update={"pooled": True})
     depth = min(2, len(whole))
-    nothing = LayerShape(heads=0, neurons=0)
-    no_heads, no_neurons = (full.model_copy(update={name: 0}) for name in ("heads", "neurons"))
-    several = [(shape,) * depth for shape in (full, half_heads, half_neurons, no_heads, no_neurons)]
-    last = [s.model_copy(update={"pooled": True}) for s in (full, half_heads, half_neurons, nothing)]
-    pooled = [(s,) for s in last] + ([(full, last[0])] if len(whole) > 1 else [])
-    return list(dict.fromkeys([(nothing,), (full,), *several, (full,) * min(4, len(whole)), *pooled]))
+    probes: list[Shapes] = [(nothing,), (full,), (full,) * depth, (asking,)]
+    if len(whole) > 1:
+        probes.append((full, asking))
+    if widths:
+        half_heads = full.model_copy(update={"heads": max(1, full.heads // 2)})
+        half_neurons = full.model_copy(update={"neurons": max(1, full.neurons // 2)})
+        no_heads, no_neurons = (full.model_copy(update={name: 0}) for name in ("heads", "neurons"))
+        probes += [(shape,) * depth for shape in (half_heads, half_neurons, no_heads, no_neurons)]
+        probes += [(s.model_copy(update={"pooled": True}),) for s in (half_heads, half_neurons, nothing)]
+        probes.append((full,) * min(4, len(whole)))
+    return list(dict.fromkeys(probes))
 
 
 def shapes(bench: Bench) -> Shapes:

@@ -136,9 +136,9 @@ def taught(
     if opened.remaining_s < final_s + 60 and not opened.has_settled("students"):
         return []
     whole = predict.shapes(bench)
-    table = predict.table([trials[0].recipe.runtime], bench)[0]
     limit_ms = limit(p95_ms, trials[0], base, opened.spec.budget)
-    clock = _clock(base, whole, table, limit_ms, bench, final_s)
+    clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s)
+    table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches)[0]
     lesson = _Lesson(table, clock, bench, base, final_s)
     ruled_out = [lesson.ruled_out(s, limit_ms) for s in _too_slow(whole, table, limit_ms)]
     if not clock.searches:
@@ -161,7 +161,8 @@ def limit(p95_ms: Mapping[str, float], fastest: Trial, base: Trial, budget: Budg
     return p95_ms[fastest.id] * (1 / 3 if share is None else min(share, 1.0) / _ROOM)
 
 
-def _clock(base: Trial, whole: Shapes, table: LatencyTable, limit_ms: float, bench: Bench, final_s: float) -> Clock:
+def _clock(base: Trial, size: float, bench: Bench, final_s: float) -> Clock:
+    """Return how to spend the time; `size`: of the students to come, as a share of the tuned model's time."""
     opened = bench.run
 
     def settle() -> list[float]:
@@ -171,8 +172,7 @@ def _clock(base: Trial, whole: Shapes, table: LatencyTable, limit_ms: float, ben
         # an epoch of a student next to one of tuning, as the layers that fit the limit are to all layers
         tuning_s = sum(base.seconds.get(move.name(), 0.0) for move in base.recipe.moves)
         epochs = max((getattr(move, "epochs", 1) for move in base.recipe.moves), default=1)
-        share = min(1.0, max(0.1, limit_ms * 1000 / table.p95.us(whole)))
-        visits = left * _FIRST_SHARE / max(1.0, tuning_s / epochs * share)
+        visits = left * _FIRST_SHARE / max(1.0, tuning_s / epochs * min(1.0, max(0.1, size)))
         return [lesson_s, lessons, float(min(_COPIES, max(0, round(visits / _VISITS) - 1)))]
 
     lesson_s, lessons, copies = opened.settled("students", settle)
