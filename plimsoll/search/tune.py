@@ -35,8 +35,10 @@ _SHORT = (4, 50)
 _LONG_ROUNDS = 20
 _LONG_REQUESTS = (1000, 2000)
 """Fewest and most requests of the final race; between them, as many as there are test rows."""
-_TUNING_SHARE, _STUDENT_SHARE, _FINAL_SHARE = 0.36, 0.32, 0.15
+_TUNING_SHARE, _STUDENT_SHARE, _FINAL_SHARE = 0.36, 0.45, 0.15
 """Of search_minutes: what moves of the baseline's model may take, what is kept for students and for the final race."""
+_LONGEST_FINAL_S = 150.0
+"""What the races and the test rows take at most of a small encoder."""
 _FINALISTS = 3
 _PRECISE = 4
 """Layers to keep in fp32 where int8 loses too much."""
@@ -131,7 +133,7 @@ def walked(bench: Bench) -> list[Trial]:
         trials.append(opened.save(Trial(id=no.recipe.id, recipe=no.recipe, state="skipped", reason=no.reason)))
     teaches = "finetune" in {m.name() for m in spec.search.moves} and spec.search.keep_layers != ()
     # what students are worth depends on a runtime to put them on, so some runtimes come first, but not all of the time
-    rest = _share(opened, _FINAL_SHARE + (_STUDENT_SHARE if teaches else 0.0))
+    rest = _final_s(opened) + (_share(opened, _STUDENT_SHARE) if teaches else 0.0)
     for recipe in recipes:
         if recipe.id != base.id:
             trials.append(within_time(recipe, bench, base, need_s=rest + recipe.runtime.build_s))
@@ -160,7 +162,7 @@ def _trimmed(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]:
     spec = bench.run.spec
     if "finetune" not in {m.name() for m in spec.search.moves}:
         return []
-    need_s = _share(bench.run, _FINAL_SHARE)
+    need_s = _final_s(bench.run)
 
     def too_large(trial: Trial) -> bool:
         return any(not c.holds for c in choose.checks(trial, spec.budget) if c.limit in ("size_mb", "memory_mb"))
@@ -182,7 +184,7 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
     blocks, _ = _race(candidates, "short", *_SHORT, bench)
     p95 = {i: float(np.quantile(np.concatenate(b), 0.95)) for i, b in blocks.items()}
     fastest = sorted(candidates, key=lambda t: p95[t.id])[:2]
-    final_s = _share(opened, _FINAL_SHARE)
+    final_s = _final_s(opened)
     if spec.search.keep_layers is None and students.supported(bench):
         return students.taught(fastest, p95, bench, base, final_s)
     sizes = spec.search.keep_layers
@@ -215,6 +217,10 @@ def _layers(bench: Bench, base: Trial) -> int | None:
 
 def _share(opened: Run, share: float) -> float:
     return share * opened.spec.budget.search_minutes * 60
+
+
+def _final_s(opened: Run) -> float:
+    return min(_share(opened, _FINAL_SHARE), _LONGEST_FINAL_S)
 
 
 def raced(trials: Sequence[Trial], bench: Bench) -> tuple[list[Trial], Blocks]:
