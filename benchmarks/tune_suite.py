@@ -1,13 +1,14 @@
 """Run `plimsoll tune` on a benchmark's spec as a user would, and keep the decision as a result file.
 
-    python benchmarks/tune_suite.py benchmarks/specs/banking77.toml
+    python benchmarks/tune_suite.py benchmarks/specs/banking77.toml [--keep FOLDER]
 
-The result is benchmarks/results/<suite>@<machine digest>@<date>.json: the command, its wall-clock minutes, its exit
+The run folder is kept with --keep, for what goes on from it, such as the peers. The result is benchmarks/results/<suite>@<machine digest>@<date>.json: the command, its wall-clock minutes, its exit
 code, and decision.json as the run left it. The run folder is a fresh one, so nothing is reused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import subprocess
@@ -21,8 +22,15 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(spec: Path, *arguments: str) -> int:
     """Run one suite; returns the command's exit code."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / spec.stem
+    kept = None
+    if "--keep" in arguments:
+        at = arguments.index("--keep")
+        kept = Path(arguments[at + 1])
+        arguments = (*arguments[:at], *arguments[at + 2 :])
+        if kept.exists():
+            sys.exit(f"{kept} is there already: a suite starts from nothing")
+    with contextlib.ExitStack() as stack:
+        out = kept or Path(stack.enter_context(tempfile.TemporaryDirectory())) / spec.stem
         began = time.monotonic()
         # the plimsoll beside this interpreter, whether or not its environment is activated
         code = subprocess.run(
