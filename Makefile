@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/plimsoll demo
@@ -18,6 +18,10 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tune_suite.py benchmarks/specs/banking77.toml
+
+# RUN names the folder of a finished run; each peer gets an environment of its own under .peers
+peers: $(VENV)/.dev
+	$(BIN)/python benchmarks/peers/run.py $(RUN)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

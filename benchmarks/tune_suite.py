@@ -2,8 +2,9 @@
 
     python benchmarks/tune_suite.py benchmarks/specs/banking77.toml [--keep FOLDER]
 
-The run folder is kept with --keep, for what goes on from it, such as the peers. The result is benchmarks/results/<suite>@<machine digest>@<date>.json: the command, its wall-clock minutes, its exit
-code, and decision.json as the run left it. The run folder is a fresh one, so nothing is reused.
+The run folder is kept with --keep, for what goes on from it, such as the peers. The result is
+benchmarks/results/<suite>@<machine digest>@<date>.json: the command, its wall-clock minutes, its exit code, and
+decision.json as the run left it. The run folder is a fresh one, so nothing is reused.
 """
 
 from __future__ import annotations

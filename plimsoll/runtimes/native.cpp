@@ -115,8 +115,8 @@ inline int share(int n, int p, int parts) { return int(int64_t(n) * p / parts); 
 
 constexpr int GROUP = 384;  // most inputs in a group: its panels, 24 kB, leave the first cache room for the rows
 
-// Where groups begin that are rounded each by itself, the last edge being the end: four groups, or four times as many as
-// keep each within GROUP, so that up to four threads can deal them out evenly.
+// Where groups begin that are rounded each by itself, the last edge being the end: four groups, or four times as many
+// as keep each within GROUP, so that two and four threads can deal them out evenly.
 std::vector<int> group_edges(int units, int unit) {
     const int most = std::max(1, GROUP / unit), groups = std::min(units, 4 * ((units + 4 * most - 1) / (4 * most)));
     std::vector<int> edges = {0};
@@ -237,7 +237,8 @@ public:
             layer.neuron_bias = from.copy<float>(hidden);
             if (layer.neurons) {
                 const Linear up = from.linear(layer.neurons, hidden);
-                const Linear down{from.borrow<int8_t>(), from.borrow<float>(), layer.neuron_bias, hidden, layer.neurons};
+                const Linear down{from.borrow<int8_t>(), from.borrow<float>(), layer.neuron_bias, hidden,
+                                  layer.neurons};
                 pack_neurons(arena_, layer, up, down);
             }
             layer.after_neurons = from.norm(hidden, epsilon);
@@ -473,7 +474,8 @@ private:
         }
         for (int g = share(groups, s, is_.threads); g < share(groups, s + 1, is_.threads); g++) {
             const int edge = layer.head_edges[g];
-            round_row(context + edge - begin, layer.head_edges[g + 1] - edge, context_.bytes + edge, context_.scale + g);
+            round_row(context + edge - begin, layer.head_edges[g + 1] - edge, context_.bytes + edge,
+                      context_.scale + g);
         }
     }
 
@@ -493,8 +495,8 @@ private:
                     {summed_, is_.hidden, g ? summed_ : nullptr});
     }
 
-    // Rows are summed up in the same four parts by any number of threads: each by the slice that has all of its rows, if
-    // one has, else by all who want the mean.
+    // Rows are summed up in the same four parts by any number of threads: each by the slice that has all of its rows,
+    // if one has, else by all who want the mean.
     int owner(int part) const {
         for (int s = 0; s < is_.threads; s++)
             if (first_row(s) <= share(tokens_, part, PARTS) && share(tokens_, part + 1, PARTS) <= first_row(s + 1))
@@ -546,8 +548,8 @@ private:
     int64_t each_row_ = 0, once_ = 0;  // multiplications for each token, and those of a pooled layer
 
     // What a call is about, and what it works in: rows of `hidden` numbers, also rounded; what a module adds to them;
-    // sums of rows; what goes into the second products of a module. Rows are as wide in each layer, so that a thread that is
-    // a layer ahead writes to rows of its own only.
+    // sums of rows; what goes into the second products of a module. Rows are as wide in each layer, so that a thread
+    // that is a layer ahead writes to rows of its own only.
     const int32_t* ids_ = nullptr;
     int tokens_ = 0;
     float* logits_ = nullptr;
@@ -566,7 +568,7 @@ private:
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// sizes: threads, hidden, vocabulary, longest row, labels, layers; then heads, head size, neurons, pooled of each layer.
+// sizes: threads, hidden, vocabulary, longest row, labels, layers; of each layer heads, head size, neurons, pooled.
 // tensors: in the order of native.py; they are copied. Returns nullptr when memory or threads are short.
 EXPORTED void* plimsoll_open(const int64_t* sizes, float epsilon, const void* const* tensors) {
     try {

@@ -152,9 +152,9 @@ inline Floats gelu(Floats x) {
 // ---- Products.
 //
 // The instruction multiplies unsigned bytes by signed ones, so activations are kept as x + 128, and 128 times the sum
-// of an output's weights is taken off again where the sum starts (or, behind a GELU, what the floor adds in the bias). Weights lie in panels of 64 outputs (the last may
-// have 16, 32 or 48), four inputs of each output together: a tile of 6 rows by a panel keeps 24 of the 32 registers
-// busy as sums and reads each weight once for 6 rows.
+// of an output's weights is taken off again where the sum starts (or, behind a GELU, what the floor adds in the bias).
+// Weights lie in panels of 64 outputs (the last may have 16, 32 or 48), four inputs of each output together: a tile of
+// 6 rows by a panel keeps 24 of the 32 registers busy as sums and reads each weight once for 6 rows.
 
 constexpr int ZERO = 128;              // the byte that stands for 0
 constexpr float GELU_FLOOR = -0.1702f;  // or for this, in the rows that a GELU has given
@@ -177,7 +177,7 @@ struct Rounded {
     const float* scale;
 };
 
-// where sums go: out = sum * scales + bias, through the GELU if asked, plus `add` if given, in rows as wide as those of out
+// where sums go: out = sum * scales + bias, through the GELU if asked, plus `add` if given, whose rows are as wide
 struct Target {
     float* out;
     int width;
