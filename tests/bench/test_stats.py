@@ -391,3 +391,15 @@ def test_drift_is_the_slowest_round_over_the_fastest() -> None:
     assert stats.drift([[3.0, 3.0]]) == 1
     with pytest.raises(ValueError, match="at least one round"):
         stats.drift([])
+
+
+def test_a_mean_s_bounds_hold_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    draws = [stats.mean(rng.exponential(size=200)) for _ in range(2000)]
+    assert np.mean([m.low <= 1 for m in draws]) == pytest.approx(0.95, abs=0.025)
+    assert np.mean([m.high >= 1 for m in draws]) == pytest.approx(0.95, abs=0.025)
+
+
+def test_one_sample_has_no_spread() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        stats.mean([1.0])

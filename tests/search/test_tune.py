@@ -23,9 +23,16 @@ Tables = dict[str, Any]
 def test_the_right_and_fast_variant_wins_and_every_loser_has_its_reason(null_folder: Path, null_tables: Tables) -> None:
     decision = tune(Spec.parse(null_tables), null_folder / "runs" / "a")
     assert decision.verdict == "met"
+    assert decision.chosen is not None
+    assert decision.baseline is not None
+    assert decision.three_numbers is not None
+    assert decision.speedup_p95 is not None
     assert decision.chosen.recipe.says() == "null fast"
     assert decision.three_numbers.quality_delta.low >= -0.02
     assert decision.speedup_p95.low >= 2
+    front = {f.trial: f for f in decision.front}
+    assert not front[decision.chosen.trial].beaten_by
+    assert front[decision.baseline.trial].beaten_by == decision.chosen.trial
     reasons = {r.recipe.says(): (r.state, r.reason) for r in decision.rejected}
     assert reasons["null broken"] == ("failed", "broke: RuntimeError: this variant always breaks")
     assert reasons["null absent"] == (
@@ -95,9 +102,30 @@ def test_killed_anywhere_the_same_call_ends_with_the_same_decision(
     process.join()
     kept = {p.name: p.read_bytes() for p in (out / "trials").glob("null-*.json") if b'"failed"' in p.read_bytes()}
     again = tune(Spec.parse(null_tables), out)
+    assert again.chosen is not None
+    assert whole.chosen is not None
+    assert again.three_numbers is not None
+    assert whole.three_numbers is not None
     assert (again.verdict, again.chosen.trial) == (whole.verdict, whole.chosen.trial)
     assert again.three_numbers.quality_delta == whole.three_numbers.quality_delta
     assert {name: (out / "trials" / name).read_bytes() for name in kept} == kept
+
+
+def test_an_interrupted_run_can_be_finished_from_what_it_has(null_folder: Path, null_tables: Tables) -> None:
+    out = null_folder / "runs" / "a"
+    process = multiprocessing.get_context("spawn").Process(target=_tune, args=(null_tables, out))
+    process.start()
+    while len(list((out / "trials").glob("*.json"))) < 2 and process.is_alive():
+        time.sleep(0.002)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    tried = {p.stem for p in (out / "trials").glob("*.json")}
+    decision = tune(Spec.parse(null_tables), out, ending=True)
+    assert decision.chosen is not None
+    assert decision.chosen.trial in tried
+    later = [r for r in decision.rejected if r.trial not in tried]
+    assert all(r.state == "skipped" and "ended before its turn" in r.reason for r in later if "absent" not in r.reason)
 
 
 def test_a_finished_run_is_not_run_again(null_folder: Path, null_tables: Tables) -> None:
