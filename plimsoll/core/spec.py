@@ -87,8 +87,8 @@ class Search(Record):
     moves: tuple[AnyMove, ...] = Field(default=("finetune",), validate_default=True)  # type: ignore[assignment]
     """Moves before any runtime; what they make is the baseline's model. An empty list takes the model as it is."""
     keep_layers: tuple[PositiveInt, ...] | None = None
-    """Students to distil, by encoder layers kept; an empty list: none. None: as many layers as the speed limits leave
-    room for (a half when the whole model holds them), and two thirds of those when there is time."""
+    """Students to distil, by encoder layers kept, at full width; an empty list: none. None: every depth and width that
+    the latency table puts within the speed limits."""
     seed: int = 0
 
 

@@ -48,6 +48,8 @@ class Store:
             work.mkdir(parents=True)
             try:
                 make(work)
+                # what was copied from another entry may have brought that one's record along
+                (work / ENTRY).unlink(missing_ok=True)
                 sizes = {p.relative_to(work).as_posix(): p.stat().st_size for p in work.rglob("*") if p.is_file()}
                 (work / ENTRY).write_text(_Entry(key=_jsonable(key), bytes=sizes).to_json())
                 _sync(work)

@@ -145,6 +145,25 @@ def ranked(trials: Sequence[Trial], blocks: Blocks, budget: Budget, test_rows: i
     return order + sorted(doubted, key=lambda t: -predicted_low(t, test_rows))
 
 
+def looked_at(order: Sequence[Trial], test_rows: int, count: int) -> list[Trial]:
+    """Return the `count` trials to look at more closely: the first of a ranking, and last the surest of the others.
+
+    A ranking goes by speed, and validation may flatter the fastest; the surest one is there for when it does.
+    """
+    if len(order) <= count:
+        return list(order)
+    first = list(order[: count - 1])
+    return [*first, max(order[count - 1 :], key=lambda t: predicted_low(t, test_rows))]
+
+
+def quick_enough(trial: Trial, budget: Budget) -> bool:
+    """Return whether the speed limits hold by point estimates: what a short race is long enough to say."""
+    p95, speedup = trial.latency_ms, trial.speedup_p95
+    if budget.p95_ms is not None and p95 is not None and p95.p95.value > budget.p95_ms:
+        return False
+    return budget.min_speedup is None or speedup is None or speedup.value >= budget.min_speedup
+
+
 def tied(a: Trial, b: Trial, blocks: Blocks) -> bool:
     """Return whether the noise cannot tell the p95 of two trials apart: 1 lies within both 99 % bounds of their ratio.
 
@@ -229,8 +248,13 @@ def binding(miss: Trial, trials: Sequence[Trial], budget: Budget, test_rows: int
     floors = [v for t in measured if (v := _value(t, limit)) is not None]
     best = max if limit in ("quality_drop", "min_speedup") else min
     floor = best(floors, key=lambda m: m.value) if floors else exact(0.0, "")
+    reached = next((t.recipe.says() for t in measured if _value(t, limit) == floor), "")
     return Binding(
-        limit=limit, floor=floor, nearest_miss=miss.id, relaxing=tuple(_relaxing(measured, budget, test_rows))
+        limit=limit,
+        floor=floor,
+        floor_from=f"the best of {len(measured)} that were measured: {reached}",
+        nearest_miss=miss.id,
+        relaxing=tuple(_relaxing(measured, budget, test_rows)),
     )
 
 

@@ -135,6 +135,25 @@ def broken(floor: Floor, budget: Budget) -> Limit | None:
     return None
 
 
+def rules_out(floor: Floor, runtime: Runtime, budget: Budget) -> str | None:
+    """Return why nothing in this runtime can hold a speed limit, or None: it was not timed, or it may."""
+    for rung in floor.least:
+        if rung.runtime.name() != runtime.name():
+            continue
+        p95, most = rung.p95_ms, rung.speedup_p95
+        if budget.p95_ms is not None and p95.low > budget.p95_ms:
+            return (
+                f"not built: in {rung.runtime.says()} even {rung.what} takes {p95.value:.3g} ms at p95 (at least "
+                f"{p95.low:.3g}, n={p95.n}), over the limit of {budget.p95_ms:g} ms"
+            )
+        if budget.min_speedup is not None and most.high < budget.min_speedup:
+            return (
+                f"not built: in {rung.runtime.says()} even {rung.what} is {most.value:.3g} times as fast as the "
+                f"baseline at p95 (at most {most.high:.3g}), under the {budget.min_speedup:g} asked for"
+            )
+    return None
+
+
 def certificate(floor: Floor, limit: Limit, bench: Bench, machine: dict[str, Any]) -> Decision:
     """Return the decision that nothing can hold `limit` here, with the numbers that say so; nothing was trained."""
     spec = bench.run.spec

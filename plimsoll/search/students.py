@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +27,7 @@ _ROOM = 1.1
 """Between a predicted p95 and the limit: for the bound by which the limit is judged, and for the table's own error."""
 _LESSON_SHARE, _SHORTEST_LESSON_S, _LONGEST_LESSON_S = 0.05, 20.0, 75.0
 """Of the time for students: one short lesson."""
-_RANKING_SHARE = 0.4
+_RANKING_SHARE = 0.3
 """Of the time for students: all short lessons."""
 _FEWEST = 3
 """Short lessons that make a ranking; with time for fewer, one student is sized by the table and taught in full."""
@@ -36,7 +37,8 @@ _STILL_LOST = 0.6
 """What a full lesson leaves of the loss that a short one left: BANKING77, one pooled layer, four times as long."""
 _ROOMS = (0.5, 0.25, 1.0)
 """Shares of the limit that widths are chosen for."""
-_BUILD_S = 15.0
+_BUILD_S = 20.0
+"""Seconds around a lesson: layers chosen, widths made up for, a runtime built, validation answered."""
 _EPOCHS = 60
 _VISITS = 12
 """Times a student can see the training rows before invented ones teach it more."""
@@ -140,13 +142,17 @@ def taught(
     clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s)
     table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches)[0]
     lesson = _Lesson(table, clock, bench, base, final_s)
-    ruled_out = [lesson.ruled_out(s, limit_ms) for s in _too_slow(whole, table, limit_ms)]
+    asked = opened.spec.search.keep_layers
+    ladders = [_ladder(whole, asked, pooled) for pooled in (True, False)]
+    ruled_out = [lesson.ruled_out(s, limit_ms) for s in (*ladders[0], *ladders[1]) if _too_slow(s, table, limit_ms)]
     if not clock.searches:
-        deepest = max(_proposals(whole, None, table, limit_ms), key=lambda s: table.p95_ms(s.layers))
+        deepest = max(_proposals(whole, ladders, None, table, limit_ms), key=lambda s: table.p95_ms(s.layers))
         return [*ruled_out, lesson.full(deepest, share=1.0)]
-    costs = _costs(base, bench)
+    costs = None if asked else _costs(base, bench)
+    first = _proposals(whole, ladders, costs, table, limit_ms)[: clock.lessons]
     short: dict[str, tuple[Student, Trial]] = {}
-    for student in _sampled(whole, costs, table, limit_ms, clock.lessons, lesson, short):
+    more = iter(()) if asked else _sampled(whole, first, table, limit_ms, clock.lessons, lesson, short)
+    for student in itertools.chain(first, more):
         trial = lesson.short(student)
         short[trial.id] = (student, trial)
     return [*ruled_out, *(t for _, t in short.values()), *_in_full(list(short.values()), lesson, bench)]
@@ -155,10 +161,10 @@ def taught(
 def limit(p95_ms: Mapping[str, float], fastest: Trial, base: Trial, budget: Budget) -> float:
     """Return the p95 in ms that a student should be predicted to reach, with room for noise.
 
-    Without a speed limit: a third of what the tuned model takes, since a student that is hardly faster is no gain.
+    Without a speed limit: what the tuned model takes.
     """
     share = choose.allowed_share(p95_ms[fastest.id], p95_ms[base.id], budget)
-    return p95_ms[fastest.id] * (1 / 3 if share is None else min(share, 1.0) / _ROOM)
+    return p95_ms[fastest.id] * min(1.0 if share is None else share, 1.0) / _ROOM
 
 
 def _clock(base: Trial, size: float, bench: Bench, final_s: float) -> Clock:
@@ -190,38 +196,40 @@ def _costs(base: Trial, bench: Bench) -> list[LayerLosses]:
     return json.loads((bench.run.store.once("module_costs", key, make) / "costs.json").read_text())
 
 
-def _too_slow(whole: Shapes, table: LatencyTable, limit_ms: float) -> list[Student]:
-    """Return the students of full width that the table rules out: even with its error they miss the limit."""
+def _ladder(whole: Shapes, sizes: Sequence[int] | None, pooled: bool) -> list[Student]:
+    """Return the students of full width, from one layer up; `sizes`: only those that a spec names."""
     full = whole[0]
-    every = (uniform(whole, k, full.heads, full.neurons, p) for k in range(1, len(whole)) for p in (True, False))
-    return [s for s in every if table.least_p95_ms(s.layers) > limit_ms * _ROOM]
+    every = range(1, len(whole) + pooled)
+    return [uniform(whole, k, full.heads, full.neurons, pooled) for k in every if sizes is None or k in sizes]
 
 
-def _proposals(whole: Shapes, costs: Sequence[LayerLosses] | None, table: LatencyTable, limit_ms: float
-               ) -> list[Student]:
+def _too_slow(student: Student, table: LatencyTable, limit_ms: float) -> bool:
+    """Return whether the table rules a student out: even with its error it misses the limit."""
+    return table.least_p95_ms(student.layers) > limit_ms * _ROOM
+
+
+def _proposals(
+    whole: Shapes, ladders: Sequence[Sequence[Student]], costs: Sequence[LayerLosses] | None, table: LatencyTable,
+    limit_ms: float,
+) -> list[Student]:
     """Return the students to look at first, all within the limit: pooled ones of one layer and more, the deepest that
     is not pooled, and the best widths for all of the limit and for shares of it.
 
-    A pooled last layer costs so little that one whole layer less and one pooled layer more is nearly always better.
+    ladders: the students of full width, pooled ones and others.
     """
-    full = whole[0]
-
-    def ladder(pooled: bool) -> list[Student]:
-        every = (uniform(whole, k, full.heads, full.neurons, pooled) for k in range(1, len(whole) + pooled))
-        return [s for s in every if table.p95_ms(s.layers) <= limit_ms]
-
-    pooled = ladder(True)
+    pooled, plain = ([s for s in ladder if table.p95_ms(s.layers) <= limit_ms] for ladder in ladders)
     wide = [by_costs(whole, costs, table, limit_ms * room * 1000, pooled=True) for room in _ROOMS] if costs else []
-    found = [*pooled[:1], *pooled[-1:], *wide[:1], *pooled[1:2], *ladder(False)[-1:], *wide[1:], *pooled[2:-1]]
+    found = [*pooled[:1], *pooled[-1:], *wide[:1], *pooled[1:2], *plain[-1:], *wide[1:], *pooled[2:-1]]
+    full = whole[0]
     least = uniform(whole, 1, max(1, full.heads // 2), max(1, full.neurons // 2), pooled=True)
     return list({s.moves: s for s in found if s is not None}.values()) or [least]
 
 
 def _sampled(
-    whole: Shapes, costs: Any, table: LatencyTable, limit_ms: float, count: int, lesson: _Lesson,
+    whole: Shapes, first: Sequence[Student], table: LatencyTable, limit_ms: float, count: int, lesson: _Lesson,
     judged: Mapping[str, tuple[Student, Trial]],
-) -> Any:
-    """Yield students to give a short lesson: the proposals first, then what a sampler makes of how those did.
+) -> Iterator[Student]:
+    """Yield more students to give a short lesson, `count` with the first ones: what a sampler makes of how those did.
 
     The sampler's free choices are the number of layers, their width and whether the last is pooled. What the table
     says is too slow is not yielded. Source: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS
@@ -233,10 +241,7 @@ def _sampled(
     full = whole[0]
     seed = lesson.bench.run.spec.search.seed
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=_FEWEST))
-    seen: set[tuple[Move, ...]] = set()
-    for student in _proposals(whole, costs, table, limit_ms)[:count]:
-        seen.add(student.moves)
-        yield student
+    seen = {student.moves for student in first}
     for student, trial in judged.values():
         values = _choices(student, whole)
         if values is not None:

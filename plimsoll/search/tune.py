@@ -65,7 +65,7 @@ def tune(
             decision = floor.certificate(lowest, limit, bench, _described(machine))
             write_atomic(there, decision.to_json())
             return decision.model_copy(update={"run": str(out)})
-        trials = walked(bench)
+        trials = walked(bench, lowest)
         finalists, blocks = raced(trials, bench)
         decision = decided(finalists, blocks, bench, machine)
         write_atomic(there, decision.to_json())
@@ -118,8 +118,8 @@ def prepared(
             bench.close()
 
 
-def walked(bench: Bench) -> list[Trial]:
-    """Attempt the baseline, every runtime on its model, and then the students on the best of them."""
+def walked(bench: Bench, lowest: floor.Floor | None) -> list[Trial]:
+    """Attempt the baseline, every runtime on its model that the floor leaves room for, and then the students."""
     spec, opened = bench.run.spec, bench.run
     base_recipe = space.baseline(spec, bench.threads)
     base = attempt(base_recipe, bench, baseline=None, deadline_s=lambda move: _share(opened, _TUNING_SHARE))
@@ -135,7 +135,12 @@ def walked(bench: Bench) -> list[Trial]:
     # what students are worth depends on a runtime to put them on, so some runtimes come first, but not all of the time
     rest = _final_s(opened) + (_share(opened, _STUDENT_SHARE) if teaches else 0.0)
     for recipe in recipes:
-        if recipe.id != base.id:
+        hopeless = lowest and floor.rules_out(lowest, recipe.runtime, spec.budget)
+        if recipe.id == base.id:
+            continue
+        if hopeless:
+            trials.append(opened.save(Trial(id=recipe.id, recipe=recipe, state="pruned", reason=hopeless)))
+        else:
             trials.append(within_time(recipe, bench, base, need_s=rest + recipe.runtime.build_s))
     trials += _kept_precise(trials, bench, base, rest)
     if teaches:
@@ -185,10 +190,11 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
     p95 = {i: float(np.quantile(np.concatenate(b), 0.95)) for i, b in blocks.items()}
     fastest = sorted(candidates, key=lambda t: p95[t.id])[:2]
     final_s = _final_s(opened)
-    if spec.search.keep_layers is None and students.supported(bench):
+    if students.supported(bench):
         return students.taught(fastest, p95, bench, base, final_s)
+    # a model that is not laid out like BERT: whole layers can go all the same
     sizes = spec.search.keep_layers
-    if sizes is None:  # a model that is not laid out like BERT: whole layers can go all the same
+    if sizes is None:
         share = choose.allowed_share(p95[fastest[0].id], p95[base.id], spec.budget)
         sizes = space.student_sizes(layers, share)[:1]
     recipes = space.students(spec, layers, sizes, [t.recipe.runtime for t in fastest])
@@ -234,7 +240,10 @@ def raced(trials: Sequence[Trial], bench: Bench) -> tuple[list[Trial], Blocks]:
     order = choose.ranked([timed[t.id] for t in opened], blocks, _without_speed(spec), rows)
     # when too few can hold the other limits, the fastest of the rest race too: one of them is the nearest miss
     rest = sorted((timed[t.id] for t in opened if timed[t.id] not in order), key=choose.p95_ms)
-    finalists = [base, *[t for t in [*order, *rest] if not t.baseline][:_FINALISTS]]
+    within = [t for t in order if choose.quick_enough(t, spec.budget)]
+    beyond = [t for t in order if t not in within]
+    wanted = [*choose.looked_at([t for t in within if not t.baseline], rows, _FINALISTS), *beyond, *rest]
+    finalists = [base, *[t for t in wanted if not t.baseline][:_FINALISTS]]
     requests = min(max(rows, _LONG_REQUESTS[0]), _LONG_REQUESTS[1]) // _LONG_ROUNDS
     blocks, device = _race(finalists, "final", _LONG_ROUNDS, max(1, requests // spec.load.batch), bench)
     for t in finalists:
@@ -326,7 +335,7 @@ def decided(trials: Sequence[Trial], blocks: Blocks, bench: Bench, machine: Mach
     order = choose.ranked(timed, blocks, spec.budget, rows)
     chosen: Trial | None = None
     looks = 0
-    for trial in order[:_LOOKS]:
+    for trial in choose.looked_at(order, rows, _LOOKS):
         if not trial.baseline:
             by_id[trial.id] = trial = judge(trial, looks)
             looks += 1

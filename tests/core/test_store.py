@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -25,6 +26,19 @@ def test_a_thing_is_made_once(tmp_path: Path) -> None:
     assert (first / "x").read_text() == "hello"
     assert len(calls) == 1
     assert store.once("thing", {"a": 2}, make) != first
+
+
+def test_an_entry_made_by_copying_another_is_whole(tmp_path: Path) -> None:
+    store, calls = Store(tmp_path), []
+    first = store.once("thing", {"a": 1}, lambda out: (out / "x").write_text("hello") and None)
+
+    def copied(out: Path) -> None:
+        calls.append(1)
+        shutil.copytree(first, out, dirs_exist_ok=True)
+        (out / "y").write_text("a file more, so that the record is a longer one")
+
+    assert store.once("copy", {"a": 1}, copied) == store.once("copy", {"a": 1}, copied)
+    assert len(calls) == 1
 
 
 def test_what_raises_leaves_nothing(tmp_path: Path) -> None:

@@ -167,3 +167,17 @@ def test_what_was_counted_and_what_was_expected_count_by_their_precision() -> No
 def test_a_lesson_that_goes_on_is_given_credit_for_it() -> None:
     lost = trial("a", 1.0, delta=-0.02, disagreement=0.05)
     assert choose.predicted_low(lost, ROWS, still_lost=0.5) > choose.predicted_low(lost, ROWS) + 0.009
+
+
+def test_the_surest_is_looked_at_last_however_slow() -> None:
+    order_ = [trial(f"t{i}", 1.0 + i, delta=-0.012 + 0.001 * i) for i in range(5)]
+    assert [t.id for t in choose.looked_at(order_, ROWS, 3)] == ["t0", "t1", "t4"]
+    assert [t.id for t in choose.looked_at(order_[:3], ROWS, 3)] == ["t0", "t1", "t2"]
+
+
+def test_a_short_race_rules_out_by_point_estimates_only() -> None:
+    near = trial("near", 1.0, spread=0.5)
+    assert choose.quick_enough(near, Budget(p95_ms=1.1))
+    assert not choose.quick_enough(near, Budget(p95_ms=0.9))
+    assert not choose.quick_enough(near, Budget(min_speedup=11))
+    assert choose.quick_enough(near, Budget(quality_drop=0.1))

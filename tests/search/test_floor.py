@@ -48,6 +48,15 @@ def test_a_limit_is_ruled_out_by_bounds_only(found: Floor, budget: Budget, limit
     assert floor.broken(found, budget) == limit
 
 
+def test_a_runtime_whose_smallest_model_is_too_slow_is_not_built(found: Floor) -> None:
+    slow = found.model_copy(update={"least": (rung(0.06, 200),)})
+    assert "the smallest model there is takes 0.06 ms" in str(floor.rules_out(slow, Null(), Budget(p95_ms=0.05)))
+    assert "200 times as fast" in str(floor.rules_out(slow, Null(), Budget(min_speedup=250)))
+    assert floor.rules_out(slow, Null(), Budget(p95_ms=0.055)) is None
+    other = slow.model_copy(update={"least": ()})
+    assert floor.rules_out(other, Null(), Budget(p95_ms=0.001)) is None
+
+
 @pytest.fixture
 def tables(tmp_path: Path) -> dict[str, Any]:
     write_tiny_bert(tmp_path / "model")
