@@ -24,7 +24,7 @@ _FEATURES = frozenset({
 """Instruction sets that choose the kernel of a matrix product, by the kernel's own names."""
 
 _LIBRARIES = (
-    "ai-edge-litert", "ai-edge-quantizer", "litert-torch", "nncf", "numpy", "onnxruntime", "onnxruntime-gpu",
+    "ai-edge-litert", "ai-edge-quantizer", "jax", "jaxlib", "litert-torch", "nncf", "numpy", "onnxruntime", "onnxruntime-gpu",
     "openvino", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 

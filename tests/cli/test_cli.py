@@ -21,6 +21,8 @@ FRAMEWORKS = {
     "nncf",
     "ai_edge_litert",
     "litert_torch",
+    "jax",
+    "optuna",
     "scipy",
     "numpy",
     "pydantic",
