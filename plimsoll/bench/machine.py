@@ -24,8 +24,8 @@ _FEATURES = frozenset({
 """Instruction sets that choose the kernel of a matrix product, by the kernel's own names."""
 
 _LIBRARIES = (
-    "ai-edge-litert", "ai-edge-quantizer", "jax", "jaxlib", "litert-torch", "nncf", "numpy", "onnxruntime", "onnxruntime-gpu",
-    "openvino", "tokenizers", "torch", "transformers",
+    "ai-edge-litert", "ai-edge-quantizer", "jax", "jaxlib", "litert-torch", "nncf", "numpy", "onnxruntime",
+    "onnxruntime-gpu", "openvino", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 
 _NOISE_LOOPS = 30
