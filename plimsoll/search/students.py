@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -127,12 +127,13 @@ def _student(moves: Sequence[dict[str, Any]], layers: Sequence[LayerShape], pool
 
 
 def taught(
-    trials: Sequence[Trial], p95_ms: Mapping[str, float], bench: Bench, base: Trial, final_s: float
+    trials: Sequence[Trial], p95_ms: Mapping[str, float], bench: Bench, base: Trial, final_s: float,
+    race: Callable[[Sequence[Trial]], Mapping[str, float]],
 ) -> list[Trial]:
     """Return the students' trials: those that were ruled out, those of short lessons, and those taught in full.
 
     trials: the tuned model in the runtimes worth serving from, the fastest first; p95_ms: of a short race of them and
-    the baseline. `final_s` of the search are kept for what follows.
+    the baseline. `final_s` of the search are kept for what follows. `race` gives the p95 in ms of trials timed in turn.
     """
     opened = bench.run
     if opened.remaining_s < final_s + 60 and not opened.has_settled("students"):
@@ -143,7 +144,7 @@ def taught(
     table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches)[0]
     lesson = _Lesson(table, clock, bench, base, final_s)
     asked = opened.spec.search.keep_layers
-    ladders = [_ladder(whole, asked, pooled) for pooled in (True, False)]
+    ladders = [ladder(whole, asked, pooled) for pooled in (True, False)]
     ruled_out = [lesson.ruled_out(s, limit_ms) for s in (*ladders[0], *ladders[1]) if _too_slow(s, table, limit_ms)]
     if not clock.searches:
         deepest = max(_proposals(whole, ladders, None, table, limit_ms), key=lambda s: table.p95_ms(s.layers))
@@ -155,7 +156,17 @@ def taught(
     for student in itertools.chain(first, more):
         trial = lesson.short(student)
         short[trial.id] = (student, trial)
-    return [*ruled_out, *(t for _, t in short.values()), *_in_full(list(short.values()), lesson, bench)]
+    made = [t for _, t in short.values()]
+    able = [t for t in made if t.artifact]
+    if not able:
+        return [*ruled_out, *made]
+    timed = race([trials[0], *able])
+    # the machine may be slower or faster now than when the limit was set: the tuned model was timed both times
+    scale = p95_ms[trials[0].id] / timed[trials[0].id]
+    own_ms = {t.id: timed[t.id] * scale for t in able}
+    within = [t for t in able if own_ms[t.id] <= limit_ms * _ROOM] or able
+    chosen = [(*short[t.id], own_ms[t.id]) for t in within]
+    return [*ruled_out, *made, *_in_full(chosen, lesson, bench)]
 
 
 def limit(p95_ms: Mapping[str, float], fastest: Trial, base: Trial, budget: Budget) -> float:
@@ -196,7 +207,7 @@ def _costs(base: Trial, bench: Bench) -> list[LayerLosses]:
     return json.loads((bench.run.store.once("module_costs", key, make) / "costs.json").read_text())
 
 
-def _ladder(whole: Shapes, sizes: Sequence[int] | None, pooled: bool) -> list[Student]:
+def ladder(whole: Shapes, sizes: Sequence[int] | None, pooled: bool) -> list[Student]:
     """Return the students of full width, from one layer up; `sizes`: only those that a spec names."""
     full = whole[0]
     every = range(1, len(whole) + pooled)
@@ -217,7 +228,7 @@ def _proposals(
 
     ladders: the students of full width, pooled ones and others.
     """
-    pooled, plain = ([s for s in ladder if table.p95_ms(s.layers) <= limit_ms] for ladder in ladders)
+    pooled, plain = ([s for s in these if table.p95_ms(s.layers) <= limit_ms] for these in ladders)
     wide = [by_costs(whole, costs, table, limit_ms * room * 1000, pooled=True) for room in _ROOMS] if costs else []
     found = [*pooled[:1], *pooled[-1:], *wide[:1], *pooled[1:2], *plain[-1:], *wide[1:], *pooled[2:-1]]
     full = whole[0]
@@ -283,21 +294,19 @@ def _choices(student: Student, whole: Shapes) -> dict[str, Any] | None:
     return {"layers": len(student.layers), **quarters, "pooled": student.layers[-1].pooled}
 
 
-def _in_full(short: Sequence[tuple[Student, Trial]], lesson: _Lesson, bench: Bench) -> list[Trial]:
+def _in_full(short: Sequence[tuple[Student, Trial, float]], lesson: _Lesson, bench: Bench) -> list[Trial]:
     """Teach the student that will most surely hold the quality limit, then the fastest that a short lesson gives hope.
 
-    In this order, so that a search that ends early has something to hand over.
+    In this order, so that a search that ends early has something to hand over. short: students, their trials, and
+    their p95 in ms as it was measured, which stands in for the table's from here on.
     """
     budget, rows = bench.run.spec.budget, len(bench.dataset.test)
-    able = [(s, t) for s, t in short if t.artifact]
-    if not able:
-        return []
 
-    def hope(pair: tuple[Student, Trial]) -> float:
-        return choose.predicted_low(pair[1], rows, still_lost=_STILL_LOST) + (budget.quality_drop or 1.0)
+    def hope(one: tuple[Student, Trial, float]) -> float:
+        return choose.predicted_low(one[1], rows, still_lost=_STILL_LOST) + (budget.quality_drop or 1.0)
 
-    surest = max(able, key=hope)
-    fastest = min((p for p in able if hope(p) >= 0), key=lambda p: lesson.table.p95_ms(p[0].layers), default=surest)
+    surest = max(short, key=hope)
+    fastest = min((s for s in short if hope(s) >= 0), key=lambda s: s[2], default=surest)
     if fastest is surest:
         return [lesson.full(surest[0], share=1.0)]
     return [lesson.full(surest[0], share=_FIRST_SHARE), lesson.full(fastest[0], share=1.0)]

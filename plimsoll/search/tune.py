@@ -186,12 +186,11 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
     layers = _layers(bench, base)
     if layers is None or not candidates:
         return []
-    blocks, _ = _race(candidates, "short", *_SHORT, bench)
-    p95 = {i: float(np.quantile(np.concatenate(b), 0.95)) for i, b in blocks.items()}
+    p95 = _short_p95_ms(candidates, "short", bench)
     fastest = sorted(candidates, key=lambda t: p95[t.id])[:2]
     final_s = _final_s(opened)
     if students.supported(bench):
-        return students.taught(fastest, p95, bench, base, final_s)
+        return students.taught(fastest, p95, bench, base, final_s, race=lambda them: _short_p95_ms(them, "students", bench))
     # a model that is not laid out like BERT: whole layers can go all the same
     sizes = spec.search.keep_layers
     if sizes is None:
@@ -251,6 +250,12 @@ def raced(trials: Sequence[Trial], bench: Bench) -> tuple[list[Trial], Blocks]:
     return [timed.get(t.id, t) for t in trials], blocks
 
 
+def _short_p95_ms(trials: Sequence[Trial], name: str, bench: Bench) -> dict[str, float]:
+    """Return the p95 in ms of a short race, by trial."""
+    blocks, _ = _race(trials, name, *_SHORT, bench)
+    return {i: float(np.quantile(np.concatenate(b), 0.95)) for i, b in blocks.items()}
+
+
 def _without_speed(spec: Spec) -> Any:
     """The budget without its speed limits: the short race is too short to refuse anyone by a bound."""
     return spec.budget.model_construct(**{**spec.budget.model_dump(), "p95_ms": None, "min_speedup": None})
@@ -263,7 +268,7 @@ def _race(
     opened, spec = bench.run, bench.run.spec
     ids = [t.id for t in trials]
     # another seed for each race, so that the final one is not judged on the rows that picked its entrants
-    seed = spec.search.seed + {"short": 1, "all": 2, "final": 3}[name]
+    seed = spec.search.seed + {"short": 1, "all": 2, "final": 3, "students": 4}[name]
     plan = clock.schedule(len(bench.dataset.test), rounds, requests, spec.load.batch, seed)
     key = digest({"ids": ids, "plan": plan, "machine": bench.machine})
     kept = opened.kept_rounds(name, key)

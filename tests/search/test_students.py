@@ -60,7 +60,7 @@ def test_no_widths_fit_below_the_floor(table: LatencyTable) -> None:
 
 def test_what_is_looked_at_first_fits_the_limit_by_the_table(table: LatencyTable) -> None:
     limit_ms = TRUE.us((FULL, FULL)) / 1000 * 1.001
-    ladders = [students._ladder(WHOLE, None, pooled) for pooled in (True, False)]
+    ladders = [students.ladder(WHOLE, None, pooled) for pooled in (True, False)]
     found = students._proposals(WHOLE, ladders, costs([3, 1, 1, 2, 1, 3]), table, limit_ms)
     assert len({s.moves for s in found}) == len(found) >= 4
     assert all(table.p95_ms(s.layers) <= limit_ms for s in found)
@@ -71,16 +71,16 @@ def test_what_is_looked_at_first_fits_the_limit_by_the_table(table: LatencyTable
 
 def test_what_the_table_rules_out_is_slower_than_the_limit_even_with_its_error(table: LatencyTable) -> None:
     limit_ms = TRUE.us((FULL, FULL)) / 1000
-    plain = students._ladder(WHOLE, None, pooled=False)
+    plain = students.ladder(WHOLE, None, pooled=False)
     out = [s for s in plain if students._too_slow(s, table, limit_ms)]
     assert [len(s.layers) for s in out] == [3, 4, 5]
     assert all(table.least_p95_ms(s.layers) > limit_ms for s in out)
 
 
 def test_a_spec_s_own_sizes_are_the_only_ones() -> None:
-    assert [len(s.layers) for s in students._ladder(WHOLE, (2, 4), pooled=True)] == [2, 4]
-    assert [len(s.layers) for s in students._ladder(WHOLE, None, pooled=True)] == [1, 2, 3, 4, 5, 6]
-    assert [len(s.layers) for s in students._ladder(WHOLE, None, pooled=False)] == [1, 2, 3, 4, 5]
+    assert [len(s.layers) for s in students.ladder(WHOLE, (2, 4), pooled=True)] == [2, 4]
+    assert [len(s.layers) for s in students.ladder(WHOLE, None, pooled=True)] == [1, 2, 3, 4, 5, 6]
+    assert [len(s.layers) for s in students.ladder(WHOLE, None, pooled=False)] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
