@@ -190,7 +190,9 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
     fastest = sorted(candidates, key=lambda t: p95[t.id])[:2]
     final_s = _final_s(opened)
     if students.supported(bench):
-        return students.taught(fastest, p95, bench, base, final_s, race=lambda them: _short_p95_ms(them, "students", bench))
+        return students.taught(
+            fastest, p95, bench, base, final_s, race=lambda them: _short_p95_ms(them, "students", bench)
+        )
     # a model that is not laid out like BERT: whole layers can go all the same
     sizes = spec.search.keep_layers
     if sizes is None:
