@@ -41,6 +41,16 @@ def test_ids_are_those_of_the_tokenizer_the_first_time_and_the_second(tokenizer_
     assert mine.ids([text, text]) == [expected, expected]
 
 
+WORDS = st.text(alphabet="abcdefghijklmnopqrstuvwxyzABC0189", min_size=1, max_size=12)
+
+
+@given(st.lists(WORDS | st.sampled_from(["playsong", "songs", "x" * 100, "x" * 101, "lampon9"]), max_size=6))
+def test_words_that_are_not_in_the_vocabulary_are_cut_as_the_tokenizer_cuts_them(tokenizer_json: Path,
+                                                                                words: list[str]) -> None:
+    text = " ".join(words)
+    assert Spelling(tokenizer_json, 300).ids([text]) == [asked(tokenizer_json, 300, text)]
+
+
 def test_a_memory_that_is_full_starts_again(tokenizer_json: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spelling, "_KNOWN_WORDS", 2)
     mine = Spelling(tokenizer_json, 16)
