@@ -208,10 +208,10 @@ def entered(
         _warm(contestants[title], place)
     for title, offer in offers.items():
         note(f"{title}: opening")
-        try:
-            contestants[title], p95_ms[title] = _fastest(offer, place)
-        except ChildError as e:
-            refusals.append(Refusal(title, str(e)))
+        opened, failed = _fastest(offer, place)
+        refusals += failed
+        if opened is not None:
+            contestants[title], p95_ms[title] = opened
     return contestants, p95_ms, refusals
 
 
@@ -220,13 +220,10 @@ def _warm(contestant: Contestant, place: Place) -> None:
     contestant.pause()
 
 
-def _fastest(offer: Offer, place: Place) -> tuple[Peer, dict[str, float]]:
-    """Return the offer opened in the way with the lowest p95, and the p95 of every way that worked, in ms.
-
-    Raises ChildError when none did.
-    """
+def _fastest(offer: Offer, place: Place) -> tuple[tuple[Peer, dict[str, float]] | None, list[Refusal]]:
+    """Return the offer opened in the way with the lowest p95, and the p95 in ms of all that worked; None when none did."""
     opened: dict[str, Peer] = {}
-    failures: list[ChildError] = []
+    refusals: list[Refusal] = []
     for way in offer.ways:
         peer = place.peer(offer.tool, offer.python, f"{offer.name}-{way}")
         request = {"offer": offer.name, "way": way, "given": str(place.given), "folder": str(offer.folder)}
@@ -236,16 +233,19 @@ def _fastest(offer: Offer, place: Place) -> tuple[Peer, dict[str, float]]:
             opened[way] = peer
         except ChildError as e:
             peer.close()
-            failures.append(e)
+            refusals.append(Refusal(f"{offer.title}, {way}", str(e)))
     if not opened:
-        raise failures[0]
-    blocks, _ = raced(opened, place.plan(*_SHORT, place.seed + 1), lambda text: None)
+        return None, refusals
+    blocks, dropped = raced(opened, place.plan(*_SHORT, place.seed + 1), lambda text: None)
+    refusals += [Refusal(f"{offer.title}, {r.name}", r.reason) for r in dropped]
+    if not opened:
+        return None, refusals
     p95 = {way: float(np.quantile(np.concatenate(blocks[way]), 0.95)) for way in opened}
     best = min(p95, key=p95.__getitem__)
     for way, peer in opened.items():
         if way != best:
             peer.close()
-    return opened[best], p95
+    return (opened[best], p95), refusals
 
 
 def raced(
@@ -264,13 +264,15 @@ def raced(
             return clock.race(contestants, plan, "test", kept=list(rounds), on_round=on_round)[0], refusals
         except ChildError:
             broken = {name: peer.broken for name, peer in contestants.items() if getattr(peer, "broken", None)}
-            if not broken or len(broken) == len(contestants):
+            if not broken:  # one of ours: without it there is nothing to compare with
                 raise
             for name, error in broken.items():
                 refusals.append(Refusal(name, str(error)))
                 contestants.pop(name).close()
                 for times in rounds:
                     times.pop(name)
+            if not contestants:
+                return {}, refusals
 
 
 def answered(contestants: dict[str, Any], place: Place) -> tuple[dict[str, NDArray[np.bool_]], list[Refusal]]:

@@ -37,6 +37,8 @@ _STILL_LOST = 0.6
 """What a full lesson leaves of the loss that a short one left: BANKING77, one pooled layer, four times as long."""
 _ROOMS = (0.5, 0.25, 1.0)
 """Shares of the limit that widths are chosen for."""
+_ALIKE = 0.004
+"""Hopes that differ by less are taken for the same: the error of what is estimated on 1,000 validation rows."""
 _BUILD_S = 20.0
 """Seconds around a lesson: layers chosen, widths made up for, a runtime built, validation answered."""
 _EPOCHS = 60
@@ -305,7 +307,9 @@ def _in_full(short: Sequence[tuple[Student, Trial, float]], lesson: _Lesson, ben
     def hope(one: tuple[Student, Trial, float]) -> float:
         return choose.predicted_low(one[1], rows, still_lost=_STILL_LOST) + (budget.quality_drop or 1.0)
 
-    surest = max(short, key=hope)
+    # what validation cannot tell apart is told apart by size: a larger student gains more from a long lesson
+    best = max(map(hope, short))
+    surest = max((s for s in short if hope(s) >= best - _ALIKE), key=lambda s: s[2])
     fastest = min((s for s in short if hope(s) >= 0), key=lambda s: s[2], default=surest)
     if fastest is surest:
         return [lesson.full(surest[0], share=1.0)]

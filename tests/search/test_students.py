@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from plimsoll.core.spec import Budget
+from plimsoll.core.record import Measurement
+from plimsoll.core.spec import Budget, Recipe
+from plimsoll.core.trial import Trial
 from plimsoll.runtimes.null import Null
 from plimsoll.search import predict, students
 from plimsoll.search.predict import Cost, LatencyTable, Probe
@@ -93,9 +97,6 @@ def test_a_spec_s_own_sizes_are_the_only_ones() -> None:
     ],
 )
 def test_the_limit_of_a_student_comes_from_the_tightest_speed_limit(budget: Budget, expected: float) -> None:
-    from plimsoll.core.spec import Recipe
-    from plimsoll.core.trial import Trial
-
     fast, base = (Trial(id=i, recipe=Recipe(moves=(), runtime=Null()), state="scored") for i in ("fast", "base"))
     assert students.limit({"fast": 2.0, "base": 10.0}, fast, base, budget) == pytest.approx(expected)
 
@@ -105,3 +106,42 @@ def test_a_sampler_s_choices_are_read_back_from_uniform_students_only() -> None:
     assert students._choices(student, WHOLE) == {"layers": 3, "heads": 2, "neurons": 2, "pooled": True}
     uneven = students.Student((), (FULL, LayerShape(heads=3, neurons=384)))
     assert students._choices(uneven, WHOLE) is None
+
+
+class _Taught:
+    """Stands in for the lessons: keeps who was taught in full, and for which share of the time."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, float]] = []
+
+    def full(self, student: students.Student, share: float) -> str:
+        self.given.append((student.moves[0].says(), share))
+        return student.moves[0].says()
+
+
+def _short(keep: int, delta: float, p95_ms: float) -> tuple[students.Student, Trial, float]:
+    trial = Trial(
+        id=f"k{keep}", recipe=Recipe(moves=(), runtime=Null()), state="scored", artifact="somewhere", disagreement=0.03,
+        validation_delta=Measurement(value=delta, low=delta - 0.01, high=delta + 0.01, n=1000, unit="accuracy"))
+    return students.uniform(WHOLE, keep, 12, 1536, pooled=True), trial, p95_ms
+
+
+@pytest.mark.parametrize(
+    ("short", "taught"),
+    [
+        # the larger of two that look alike is the surest, and the smaller one is tried next
+        ([(1, -0.002, 0.1), (2, -0.004, 0.3)], [("drop_layers keep=2", 0.6), ("drop_layers keep=1", 1.0)]),
+        # one that is clearly better is the surest; nobody else has hope
+        ([(1, -0.05, 0.1), (3, -0.001, 0.4)], [("drop_layers keep=3", 1.0)]),
+        # no hope for anyone: the best there is gets all the time
+        ([(1, -0.08, 0.1), (2, -0.05, 0.3)], [("drop_layers keep=2", 1.0)]),
+    ],
+)
+def test_the_surest_is_taught_first_and_then_the_fastest_with_hope(
+    short: list[tuple[int, float, float]], taught: list[tuple[str, float]]
+) -> None:
+    lessons = _Taught()
+    run = SimpleNamespace(spec=SimpleNamespace(budget=Budget(quality_drop=0.01)))
+    bench = SimpleNamespace(run=run, dataset=SimpleNamespace(test=range(3000)))
+    students._in_full([_short(*s) for s in short], lessons, bench)  # type: ignore[arg-type]
+    assert lessons.given == taught
