@@ -221,7 +221,7 @@ def _warm(contestant: Contestant, place: Place) -> None:
 
 
 def _fastest(offer: Offer, place: Place) -> tuple[tuple[Peer, dict[str, float]] | None, list[Refusal]]:
-    """Return the offer opened in the way with the lowest p95, and the p95 in ms of all that worked; None when none did."""
+    """Return the offer opened in the way with the lowest p95, and the p95 in ms of each that worked; None for none."""
     opened: dict[str, Peer] = {}
     refusals: list[Refusal] = []
     for way in offer.ways:
