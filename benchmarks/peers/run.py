@@ -44,6 +44,8 @@ from plimsoll.data.dataset import measure_lengths
 OURS, BASELINE = "plimsoll", "eager PyTorch fp32"
 _SHORT = (4, 50)
 """Rounds and requests of the race between the ways of serving one offer."""
+_WIDTH = 120
+"""Columns that the table needs, whatever a pipe says it has."""
 _SERVING_LINES = 3
 """import plimsoll, plimsoll.load(...), .predict(...): the lines that serve our artifact, as in the README."""
 
@@ -97,7 +99,8 @@ class Place:
 
 def main() -> int:
     """Run the contest, print its table and write its result file; returns the exit code."""
-    args, console = _arguments(), Console()
+    args = _arguments()
+    console = Console(width=max(_WIDTH, Console().width))
     try:
         run = handover.finished(args.run.resolve())
         spec_lines = None if args.spec is None else _spec_lines(args.spec, run)

@@ -81,10 +81,10 @@ class Refusal(Record):
 
 def shown(entries: Sequence[Entry], refusals: Sequence[Refusal], drifted: float, console: Console) -> None:
     """Print the table, what is missing from it and why, and how to read it."""
-    table = Table(pad_edge=False)
-    columns = ("", "p50 ms", "p95 ms", "p95 / ours", "accuracy", "delta, points", "MB", "minutes", "lines")
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("")
+    for column in ("p50 ms", "p95 ms", "p95 / ours", "accuracy", "points", "MB", "minutes", "lines"):
+        table.add_column(column, justify="right", no_wrap=True)
     for e in entries:
         table.add_row(
             escape(e.name) + (f"\n[dim]{escape(e.way)}[/]" if e.way else ""),

@@ -163,7 +163,7 @@ def test_list_prints_each_parts_page(capsys: pytest.CaptureFixture[str]) -> None
 def test_interrupt_exits_with_130(
     monkeypatch: pytest.MonkeyPatch, spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("plimsoll.search.tune.tune", interrupt)
