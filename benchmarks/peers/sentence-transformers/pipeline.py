@@ -32,8 +32,9 @@ def build(offer, given, out):
             export_optimized_onnx_model(exported, "O3", scratch)
         else:
             export_dynamic_quantized_onnx_model(exported, "avx512_vnni" if vnni else "avx2", scratch)
-        unused = shutil.ignore_patterns("model.onnx", "pytorch_model.bin", "model.safetensors")
-        shutil.copytree(scratch, out, dirs_exist_ok=True, ignore=unused)
+        shutil.copytree(scratch, out, dirs_exist_ok=True)
+    for unused in (out / "model.safetensors", out / "onnx" / "model.onnx"):  # what only the export needed
+        unused.unlink(missing_ok=True)
 
 
 def serve(offer, way, given, folder):
