@@ -122,7 +122,10 @@ def main() -> int:
         for contestant in contestants.values():
             contestant.close()
     refusals += [*broken, *dropped, *mute]
-    shown(entries, refusals, drift(blocks[BASELINE]), console)
+    left_out = [tool for tool in tools() if tool not in args.peers]
+    shown(entries, refusals, left_out, drift(blocks[BASELINE]), console)
+    if run.decision.verdict != "met":
+        console.print(f"ours does not hold its own spec's limits: {run.decision.why}", style="yellow", markup=False)
     file = kept(entries, refusals, blocks, run, args)
     console.print(f"kept as {file}", markup=False)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from contest import HERE
+from contest import HERE, tools
 from handover import Finished
 from numpy.typing import NDArray
 from pydantic import Field
@@ -79,7 +79,9 @@ class Refusal(Record):
         super().__init__(name=name, reason=reason)
 
 
-def shown(entries: Sequence[Entry], refusals: Sequence[Refusal], drifted: float, console: Console) -> None:
+def shown(
+    entries: Sequence[Entry], refusals: Sequence[Refusal], left_out: Sequence[str], drifted: float, console: Console
+) -> None:
     """Print the table, what is missing from it and why, and how to read it."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("")
@@ -95,6 +97,8 @@ def shown(entries: Sequence[Entry], refusals: Sequence[Refusal], drifted: float,
     console.print(table)
     for refusal in refusals:
         console.print(f"[bold]{escape(refusal.name)}[/] did not take part: {escape(refusal.reason)}", highlight=False)
+    if left_out:
+        console.print(f"not asked to take part: {', '.join(left_out)}", highlight=False)
     versions = {e.name.partition(":")[0]: e.versions for e in entries if e.versions}
     for tool, found in sorted(versions.items()):
         console.print(f"[dim]{tool}: {', '.join(f'{k} {v}' for k, v in found.items())}[/]", highlight=False)
@@ -124,10 +128,12 @@ def kept(
         "rounds": args.rounds,
         "requests_per_round": args.requests,
         "chosen": chosen.recipe.says(),
+        "verdict": decision.verdict,
         "budget": decision.budget.model_dump(mode="json"),
         "seconds_of_our_search": decision.seconds,
         "drift_of_baseline": drift(next(iter(blocks.values()))),
         "contestants": [e.model_dump(mode="json") for e in entries],
+        "left_out": sorted(set(tools()) - set(args.peers)),
         "did_not_take_part": {r.name: _without_places(r.reason) for r in refusals},
         "machine": {**machine.model_dump(mode="json"), "digest": machine.digest},
     }
