@@ -39,6 +39,7 @@ _TUNING_SHARE, _STUDENT_SHARE, _FINAL_SHARE = 0.36, 0.45, 0.15
 """Of search_minutes: what moves of the baseline's model may take, what is kept for students and for the final race."""
 _LONGEST_FINAL_S = 150.0
 """What the races and the test rows take at most of a small encoder."""
+_QUICK_BUILD_S = 10.0
 _FINALISTS = 3
 _PRECISE = 4
 """Layers to keep in fp32 where int8 loses too much."""
@@ -141,7 +142,10 @@ def walked(bench: Bench, lowest: floor.Floor | None) -> list[Trial]:
         if hopeless:
             trials.append(opened.save(Trial(id=recipe.id, recipe=recipe, state="pruned", reason=hopeless)))
         else:
-            trials.append(within_time(recipe, bench, base, need_s=rest + recipe.runtime.build_s))
+            # what is built in seconds is always tried: without a runtime there is nothing to put a student on
+            quick = recipe.runtime.build_s <= _QUICK_BUILD_S
+            need_s = (_final_s(opened) if quick else rest) + recipe.runtime.build_s
+            trials.append(within_time(recipe, bench, base, need_s=need_s))
     trials += _kept_precise(trials, bench, base, rest)
     if teaches:
         trials += _students(trials, bench, base)
