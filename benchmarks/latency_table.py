@@ -26,7 +26,7 @@ from plimsoll.search.predict import Shapes
 from plimsoll.train.shape import LayerShape
 
 RESULTS = Path(__file__).parent / "results"
-MODELS, ROUNDS, REQUESTS = 20, 10, 60
+MODELS, ROUNDS, REQUESTS = 20, 30, 50
 
 
 def unseen(whole: Shapes, count: int, seen: set[Shapes], seed: int = 0) -> list[Shapes]:

@@ -49,7 +49,9 @@ class Distil(Move):
     """Train with weights and activations rounded as dynamic int8 will round them, so that the weights learn to stand
     it: for when rounding afterwards loses too much. What is written is not rounded."""
     patience: PositiveInt = 3
-    """Epochs without a better validation score before training stops."""
+    """Epochs in which the student came no nearer to its teacher's answers on the validation rows before training
+    stops. Right answers are too few to say which epoch was best: on 1,000 rows of BANKING77 they picked the fifth of
+    nineteen, long before the learning rate had fallen."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products. auto measures fp32 against bf16 on the first rows and keeps the faster."""
 
@@ -82,7 +84,8 @@ class Distil(Move):
                                   "set token_weight = 0, or leave funnel out")
             encoder.set_dropout(student, 0.0)  # the teacher answered without: noise would only blur what to copy
             with rounding.int8(student) if self.int8 else nullcontext():  # also for the validation rows
-                loop.fit(student, lesson.rows, validation, loss, lambda logits: float(np.mean(work.task.correct(
-                    logits, targets))), how, work, self.name(), began)
+                loop.fit(student, lesson.rows, validation, loss,
+                         lambda logits: losses.nearness(logits, lesson.validation), how, work, self.name(), began,
+                         shown=lambda logits: float(np.mean(work.task.correct(logits, targets))))
             encoder.save(student, record, model, out)
             teacher.pass_on(model, out)

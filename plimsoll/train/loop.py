@@ -81,11 +81,12 @@ def settings(work: Work) -> Iterator[None]:
 
 def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
         loss: Callable[[torch.nn.Module, Batch], torch.Tensor], score: Callable[[NDArray[np.float32]], float],
-        how: Training, work: Work, stage: str, began: float) -> Fitted:
+        how: Training, work: Work, stage: str, began: float,
+        shown: Callable[[NDArray[np.float32]], float] | None = None) -> Fitted:
     """Train `model` in place, and leave it with the weights that scored best on the validation rows.
 
     loss: the scalar to minimise on one batch of `train`. score: float32 [validation rows, labels] logits to a
-    number, higher is better. `began`: `time.perf_counter()` when the work's deadline began to run.
+    number, higher is better. `shown`: what to report of those rows instead of their score. `began`: `time.perf_counter()` when the work's deadline began to run.
 
     With `work.deadline_s` the number of epochs is planned from the speed of the first steps and again after each
     epoch, never fewer than one; the learning rate then falls to zero at the end of the plan. The same seed gives
@@ -94,7 +95,7 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
     """
     with (compact_vocabulary(model, (train, validation)) as (train, validation),
           fastest_attention(model.encoder, work.device) as ready_for):
-        return _Fit(model, train, validation, loss, score, how, work, stage, began, ready_for).run()
+        return _Fit(model, train, validation, loss, score, shown or score, how, work, stage, began, ready_for).run()
 
 
 def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDArray[np.float32]:
@@ -124,10 +125,12 @@ class _Fit:
 
     def __init__(self, model: torch.nn.Module, train: Tokens, validation: Tokens,
                  loss: Callable[[torch.nn.Module, Batch], torch.Tensor], score: Callable[[NDArray[np.float32]], float],
-                 how: Training, work: Work, stage: str, began: float, ready_for: Callable[[int], None]) -> None:
+                 shown: Callable[[NDArray[np.float32]], float], how: Training, work: Work, stage: str, began: float,
+                 ready_for: Callable[[int], None]) -> None:
         import torch
 
         self.model, self.train, self.validation = model.to(work.device).train(), train, validation
+        self.shown = shown
         self.loss, self.score, self.how, self.work, self.stage, self.began = loss, score, how, work, stage, began
         self.ready_for = ready_for
         self.generator = torch.Generator().manual_seed(work.seed)
@@ -143,7 +146,7 @@ class _Fit:
         self.tokens_seen, self.stepping_s = 0, 0.0
         self.losses: list[torch.Tensor] = []
         self.reported = -math.inf
-        self.validation_score = 0.0
+        self.validation_shown = 0.0
         self.saved, self.saving_s = time.perf_counter(), 0.0
         found = checkpoint.load(work.checkpoint) if work.checkpoint is not None else None
         self.precision: precision.Precision = found[1]["precision"] if found else self._precision()
@@ -154,11 +157,12 @@ class _Fit:
     def run(self) -> Fitted:
         while self.epoch < self.epochs:
             self._epoch(self.epoch)
-            self.validation_score = self.score(predict(self.model, self.validation, self.work.device))
+            logits = predict(self.model, self.validation, self.work.device)
+            score, self.validation_shown = self.score(logits), self.shown(logits)
             self.epoch, self.batches_done, self.order = self.epoch + 1, 0, self.generator.get_state()
-            self.waited = 0 if self.validation_score > self.best else self.waited + 1
-            if self.validation_score >= self.best:  # among equals the later weights: their learning rate was lower
-                self.best, self.weights = self.validation_score, self._weights()
+            self.waited = 0 if score > self.best else self.waited + 1
+            if score >= self.best:  # among equals the later weights: their learning rate was lower
+                self.best, self.weights = score, self._weights()
             self._report(self.epoch - 1)
             if self.waited >= self.how.patience or self.best >= 1.0:
                 break
@@ -198,7 +202,7 @@ class _Fit:
         state = {"step": self.step, "progress": self.progress, "epoch": self.epoch, "batches_done": self.batches_done,
                  "epochs": self.epochs, "best": self.best if self.epoch else None, "waited": self.waited,
                  "tokens_seen": self.tokens_seen, "stepping_s": self.stepping_s, "precision": self.precision,
-                 "validation_score": self.validation_score, "scaler": self.scaler.state_dict(),
+                 "validation_shown": self.validation_shown, "scaler": self.scaler.state_dict(),
                  "deadline_s": self.deadline_s, "spent_s": began - self.began}
         checkpoint.save(self.work.checkpoint, self.step, self._tensors(), state)
         self.saved = time.perf_counter()
@@ -236,7 +240,7 @@ class _Fit:
         if "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
         for name in ("step", "progress", "epoch", "batches_done", "epochs", "waited", "tokens_seen", "stepping_s",
-                     "validation_score", "deadline_s"):
+                     "validation_shown", "deadline_s"):
             setattr(self, name, state[name])
         if self.epoch:
             self.best = state["best"]
@@ -303,7 +307,7 @@ class _Fit:
             "stage": self.stage, "done": round(done * total), "total": total,
             "rows_per_s": self.step * self.how.batch_size / self.stepping_s if self.stepping_s else None,
             "seconds_left": (1 - done) * self.epochs * self._epoch_s() if self.tokens_seen else None,
-            "epoch": epoch + 1, "validation": self.validation_score}
+            "epoch": epoch + 1, "validation": self.validation_shown}
         self.work.report({**event, "loss": loss} if loss is not None else event)
 
     def _weights(self) -> dict[str, torch.Tensor]:

@@ -1,4 +1,7 @@
-"""A teacher's answers on the training rows, and on more that nobody labelled, kept beside the weights of a model."""
+"""A teacher's answers on the training rows, on more that nobody labelled, and on the validation rows.
+
+They are kept beside the weights of a model.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from numpy.typing import NDArray
 from plimsoll.core.artifact import file_digest
 from plimsoll.core.errors import ModelError, Unsupported
 from plimsoll.core.parts import Work
+from plimsoll.data.dataset import Dataset
 from plimsoll.train import encoder, shape
-from plimsoll.train.batches import Batch, Tokens, by_length, joined
+from plimsoll.train.batches import Batch, Tokens, by_length, joined, tokenize
+from plimsoll.train.loop import predict
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +70,8 @@ class Lesson(NamedTuple):
     rows: Tokens
     """The training rows, then those that have no label."""
     outputs: Outputs
+    validation: torch.Tensor
+    """float32 [validation rows, labels]: the teacher's logits on rows that a student is not taught."""
     tokens: TokenStates | None = None
     """Only when asked for."""
 
@@ -72,6 +79,8 @@ class Lesson(NamedTuple):
 def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: Path, extra: Tokens | None = None
          ) -> None:
     """Write the model's outputs on all training rows to `out`, so that a student can learn from them later.
+
+    Its logits on the validation rows are kept too, for saying how far a student has come.
 
     extra: rows without a label, answered and kept as well. A folder that already holds a teacher passes it on:
     shape changes in a row all answer to the first model. The states of all tokens of the training rows are kept too
@@ -102,7 +111,10 @@ def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: P
             order.append(rows)
             work.report({"stage": "teacher", "done": sum(map(len, order)), "total": len(asked)})
     back = torch.from_numpy(np.argsort(np.concatenate(order)))
-    tensors = {"logits": torch.cat([o.logits for o in found]).float().cpu()[back],
+    validation = tokenize(source, Dataset.load(work.data).validation.texts,
+                          encoder.ModelRecord.from_file(source / encoder.MODEL_RECORD).max_length)
+    tensors = {"validation": torch.from_numpy(predict(model, validation, work.device)),
+               "logits": torch.cat([o.logits for o in found]).float().cpu()[back],
                "pooled": torch.cat([o.pooled for o in found]).half().cpu()[back]}
     if cheap:
         tensors |= {"tokens": states}
@@ -142,8 +154,8 @@ def load(folder: Path, data: Path, train: Tokens, tokens: bool = False) -> Lesso
             extra = Tokens(file.get_tensor("extra.ids").numpy(), file.get_tensor("extra.starts").numpy(), train.pad_id)
             rows = joined(train, extra)
         if not tokens:
-            return Lesson(rows, answers)
+            return Lesson(rows, answers, file.get_tensor("validation"))
         if "tokens" not in names or len(states := file.get_tensor("tokens")) != len(train.ids):
             raise Unsupported(f"{folder / TEACHER} keeps no states of the training rows' {len(train.ids):,} tokens",
                               f"set token_weight = 0; only up to {_TOKENS_MB} MB of them are kept")
-        return Lesson(rows, answers, TokenStates(states, torch.from_numpy(rows.starts)))
+        return Lesson(rows, answers, file.get_tensor("validation"), TokenStates(states, torch.from_numpy(rows.starts)))
