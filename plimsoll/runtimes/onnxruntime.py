@@ -194,7 +194,14 @@ def _fused(model: onnx.ModelProto, config: Any) -> onnx.ModelProto:
     options.enable_embed_layer_norm = False  # likewise
     options.enable_bias_gelu = False  # the int8 products take the bias along
     options.enable_bias_skip_layer_norm = False
-    return optimize_by_fusion(model, "bert", config.num_attention_heads, config.hidden_size, options).model
+    fused = optimize_by_fusion(model, "bert", config.num_attention_heads, config.hidden_size, options).model
+    # Where lengths are free the fusion writes the configuration's heads, also into layers that kept fewer of them.
+    size = config.hidden_size // config.num_attention_heads
+    widths = {i.name: i.dims[1] // 3 for i in fused.graph.initializer if len(i.dims) == 2}
+    for node in fused.graph.node:
+        if node.op_type == "Attention":
+            next(a for a in node.attribute if a.name == "num_heads").i = widths[node.input[1]] // size
+    return fused
 
 
 def _without_mask(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ from plimsoll.core.record import Record, digest
 from plimsoll.search.attempt import Bench, built, sampled
 from plimsoll.train.shape import LayerShape
 
-_ROUNDS, _REQUESTS = 30, 50
+_ROUNDS, _REQUESTS = 80, 25
 _WARM_ROWS = 1000
 _LEAST_MARGIN = 0.03
 """No table claims to be nearer than this: two races of the same artifacts differ by as much."""
@@ -76,6 +76,13 @@ class LatencyTable(Record):
     margin: NonNegativeFloat
     """Largest share by which a probe's p95 differs from its prediction, at least 3 %."""
     probes: tuple[Probe, ...]
+
+    def scaled(self, layers: Shapes, p95_ms: float) -> LatencyTable:
+        """Return the table of a machine on which these layers take `p95_ms`: the same one, faster or slower today."""
+        times = p95_ms / self.p95_ms(layers)
+        cost = {name: type(c)(**{k: v * times for k, v in c}) for name, c in (("p50", self.p50), ("p95", self.p95))}
+        probes = tuple(Probe(layers=p.layers, p50_us=p.p50_us * times, p95_us=p.p95_us * times) for p in self.probes)
+        return self.model_copy(update={**cost, "probes": probes})
 
     def p95_ms(self, layers: Shapes) -> float:
         """Return the predicted p95 in ms."""

@@ -144,6 +144,7 @@ def taught(
     limit_ms = limit(p95_ms, trials[0], base, opened.spec.budget)
     clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s)
     table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches)[0]
+    table = table.scaled(whole, p95_ms[trials[0].id])
     lesson = _Lesson(table, clock, bench, base, final_s)
     asked = opened.spec.search.keep_layers
     ladders = [ladder(whole, asked, pooled) for pooled in (True, False)]
@@ -166,7 +167,7 @@ def taught(
     # the machine may be slower or faster now than when the limit was set: the tuned model was timed both times
     scale = p95_ms[trials[0].id] / timed[trials[0].id]
     own_ms = {t.id: timed[t.id] * scale for t in able}
-    within = [t for t in able if own_ms[t.id] <= limit_ms * _ROOM] or able
+    within = [t for t in able if own_ms[t.id] <= limit_ms] or able
     chosen = [(*short[t.id], own_ms[t.id]) for t in within]
     return [*ruled_out, *made, *_in_full(chosen, lesson, bench)]
 

@@ -30,8 +30,10 @@ from plimsoll.search import choose, floor, run, space, students
 from plimsoll.search.attempt import Bench, attempt, correct, scores, within_time
 from plimsoll.search.run import Run
 
-_SHORT = (4, 50)
-"""Rounds and requests of the short race, enough to tell 1.3x apart."""
+_SHORT = (8, 50)
+"""Rounds and requests of the short race, enough to tell 1.2x apart."""
+_OF_STUDENTS = (40, 25)
+"""Of the race of students, which take a tenth of a millisecond each, so that a burst of something else is spread."""
 _LONG_ROUNDS = 20
 _LONG_REQUESTS = (1000, 2000)
 """Fewest and most requests of the final race; between them, as many as there are test rows."""
@@ -195,7 +197,7 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
     final_s = _final_s(opened)
     if students.supported(bench):
         return students.taught(
-            fastest, p95, bench, base, final_s, race=lambda them: _short_p95_ms(them, "students", bench)
+            fastest, p95, bench, base, final_s, race=lambda them: _short_p95_ms(them, "students", bench, _OF_STUDENTS)
         )
     # a model that is not laid out like BERT: whole layers can go all the same
     sizes = spec.search.keep_layers
@@ -256,9 +258,11 @@ def raced(trials: Sequence[Trial], bench: Bench) -> tuple[list[Trial], Blocks]:
     return [timed.get(t.id, t) for t in trials], blocks
 
 
-def _short_p95_ms(trials: Sequence[Trial], name: str, bench: Bench) -> dict[str, float]:
+def _short_p95_ms(
+    trials: Sequence[Trial], name: str, bench: Bench, size: tuple[int, int] = _SHORT
+) -> dict[str, float]:
     """Return the p95 in ms of a short race, by trial."""
-    blocks, _ = _race(trials, name, *_SHORT, bench)
+    blocks, _ = _race(trials, name, *size, bench)
     return {i: float(np.quantile(np.concatenate(b), 0.95)) for i, b in blocks.items()}
 
 
