@@ -16,7 +16,7 @@ from plimsoll.core.child import Child
 from plimsoll.core.parts import Event
 
 _UNTIMED = 8
-"""Requests before a round is timed: 33 models of 16 to 350 us took 1.7 times as long for the first, 1.2 for the sixth."""
+"""Requests before a round is timed: models of 16 to 350 us took 1.7 times as long for the first, 1.2 for the sixth."""
 
 Blocks = dict[str, list[NDArray[np.float64]]]
 """Milliseconds per request by contestant: one array per round, row for row the same requests for everyone."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from plimsoll.core.errors import Unsupported
 from plimsoll.core.record import Record
 
 Device = Literal["cpu", "cuda"]
@@ -114,8 +115,19 @@ class Runtime(Part, ABC):
     threads: PositiveInt = 1
     """Threads a call may use."""
 
+    build_requires: ClassVar[dict[str, str]] = {}
+    """As `requires`, for `build` alone: an artifact that is built answers without these."""
+
     in_process: ClassVar[bool] = False
     """True only for fakes: built and timed inside the calling process instead of one of its own."""
+
+    @classmethod
+    def check_buildable(cls) -> None:
+        """Raise Unsupported, with what to install, when something that `build` needs is not here."""
+        absent = [dist for module, dist in cls.build_requires.items() if importlib.util.find_spec(module) is None]
+        if absent:
+            raise Unsupported(f"what builds artifacts for {cls.name()} is not installed here",
+                              f"pip install {' '.join(sorted(absent))}")
 
     @classmethod
     @abstractmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
 import os
 import re
 import sys
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt
 
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
+from plimsoll.train.buckets import StaticLengths, for_runtime
 
 if TYPE_CHECKING:
     import torch
@@ -52,17 +52,10 @@ class Litert(Runtime):
 
     precision: Literal["fp32", "int8_dynamic", "int8"] = "fp32"
     """int8_dynamic: int8 weights, activations scaled per token as they come; int8: activations too, calibrated."""
-    buckets: tuple[PositiveInt, ...] = ()
+    buckets: StaticLengths = ()
     """Static lengths in tokens, ascending. Empty: chosen from the lengths of the training rows."""
     bucket_count: PositiveInt = 16
     """How many lengths to choose when `buckets` is empty."""
-
-    @field_validator("buckets")
-    @classmethod
-    def _ascending(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
-        if list(buckets) != sorted(set(buckets)):
-            raise ValueError("buckets must ascend, each length once")
-        return buckets
 
     @classmethod
     def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
@@ -72,7 +65,7 @@ class Litert(Runtime):
         """
         if device != "cpu":
             raise Unsupported("LiteRT runs on the CPU here", 'set target.device = "cpu", or leave litert out')
-        cls._check_converters()
+        cls.check_buildable()
         return tuple(cls(threads=threads, precision=p) for p in ("fp32", "int8_dynamic", "int8"))
 
     @property
@@ -96,33 +89,18 @@ class Litert(Runtime):
         Raises Unsupported when a converter does not know an operator of the model, or when `buckets` leave out
         the longest input.
         """
-        self._check_converters()
+        self.check_buildable()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the converters about themselves
-            if not self._write_from_two(model, self._lengths(sample, self.bucket_count), sample, out / _FILE):
-                lengths = self._lengths(sample, min(self.bucket_count, _CONVERTED_LENGTHS))
+            lengths = for_runtime("litert", self.buckets, self.bucket_count, sample)
+            if not self._write_from_two(model, lengths, sample, out / _FILE):
+                fewer = min(self.bucket_count, _CONVERTED_LENGTHS)
+                lengths = for_runtime("litert", self.buckets, fewer, sample)
                 _write(self._quantized(model, lengths, sample), out / _FILE)
 
     def open(self, folder: Path) -> Session:
         """Open the file; packed weights are shared by all lengths and stay in memory only once."""
         return _LitertSession(folder / _FILE, self.threads)
-
-    @classmethod
-    def _check_converters(cls) -> None:
-        # apart from `requires`: an artifact that is built answers without them
-        absent = [dist for module, dist in cls.build_requires.items() if importlib.util.find_spec(module) is None]
-        if absent:
-            raise Unsupported("LiteRT models are built by converters that are not installed here",
-                              f"pip install {' '.join(absent)}")
-
-    def _lengths(self, sample: Sample, count: int) -> tuple[int, ...]:
-        from plimsoll.train.buckets import choose
-
-        chosen = self.buckets or choose(sample.lengths, count, sample.max_length)
-        if chosen[-1] < sample.max_length:
-            raise Unsupported(f"inputs may have {sample.max_length} tokens, the longest bucket holds {chosen[-1]}",
-                              f"add {sample.max_length} to the buckets of litert")
-        return chosen
 
     def _write_from_two(self, model: Path, lengths: tuple[int, ...], sample: Sample, file: Path) -> bool:
         """Convert the shortest and the longest program and work out those between; return whether that held."""

@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt, field_validator
+from pydantic import NonNegativeInt
 
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
+from plimsoll.train.buckets import StaticLengths, for_runtime
 
 MODEL = "model.xml"
 LENGTHS = "lengths.json"
@@ -52,17 +53,10 @@ class Openvino(Runtime):
 
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """Arithmetic. int8 quantizes weights and activations, with ranges calibrated on training rows."""
-    buckets: tuple[PositiveInt, ...] = ()
+    buckets: StaticLengths = ()
     """Static lengths in tokens, ascending. Empty: `bucket_count` of them are chosen."""
     bucket_count: NonNegativeInt = 0
     """How many static lengths to choose from the lengths of the training rows; 0 with no `buckets`: any length."""
-
-    @field_validator("buckets")
-    @classmethod
-    def _ascending(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
-        if list(buckets) != sorted(set(buckets)):
-            raise ValueError("buckets must ascend, each length once")
-        return buckets
 
     @classmethod
     def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
@@ -129,16 +123,10 @@ class Openvino(Runtime):
         return bool(self.buckets or self.bucket_count)
 
     def _lengths(self, sample: Sample) -> tuple[int, ...]:
-        from plimsoll.train.buckets import choose
-
         if not self._static:
             common = Counter(len(row) for row in sample.input_ids).most_common(WARM_LENGTHS)
             return tuple(sorted(n for n, _ in common))
-        chosen = self.buckets or choose(sample.lengths, self.bucket_count, sample.max_length)
-        if chosen[-1] < sample.max_length:
-            raise Unsupported(f"inputs may have {sample.max_length} tokens, the longest bucket holds {chosen[-1]}",
-                              f"add {sample.max_length} to the buckets of openvino")
-        return chosen
+        return for_runtime("openvino", self.buckets, self.bucket_count, sample)
 
 
 class _AnyLength(Session):

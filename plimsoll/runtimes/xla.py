@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import importlib.util
 import os
 import re
 import warnings
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt
 
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
 from plimsoll.core.record import Record, digest
+from plimsoll.train.buckets import StaticLengths, for_runtime
 
 if TYPE_CHECKING:
     import torch
@@ -53,17 +53,10 @@ class Xla(Runtime):
     requires: ClassVar[dict[str, str]] = {"jax": "jax", "jaxlib": "jaxlib"}
     build_requires: ClassVar[dict[str, str]] = {"litert_torch": "litert-torch"}
 
-    buckets: tuple[PositiveInt, ...] = ()
+    buckets: StaticLengths = ()
     """Static lengths in tokens, ascending. Empty: chosen from the lengths of the training rows."""
     bucket_count: PositiveInt = 8
     """How many lengths to choose when `buckets` is empty."""
-
-    @field_validator("buckets")
-    @classmethod
-    def _ascending(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
-        if list(buckets) != sorted(set(buckets)):
-            raise ValueError("buckets must ascend, each length once")
-        return buckets
 
     @classmethod
     def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
@@ -73,7 +66,7 @@ class Xla(Runtime):
         """
         if device != "cpu":
             raise Unsupported("XLA runs on the CPU here", 'set target.device = "cpu", or leave xla out')
-        cls._check_converter()
+        cls.check_buildable()
         return (cls(threads=threads),)
 
     @property
@@ -97,12 +90,12 @@ class Xla(Runtime):
         Raises Unsupported when the converter does not know an operator of the model, when a program answers otherwise
         than torch, or when `buckets` leave out the longest input.
         """
-        self._check_converter()
+        self.check_buildable()
         from safetensors.numpy import save_file
 
         from plimsoll.train import encoder, export
 
-        lengths = self._lengths(sample)
+        lengths = for_runtime("xla", self.buckets, self.bucket_count, sample)
         module = encoder.load(model)
         rows = export.probes(sample.input_ids, sample.max_length)
         rows += [rows[-1][:n] for n in lengths]
@@ -129,23 +122,6 @@ class Xla(Runtime):
     def open(self, folder: Path) -> Session:
         """Load the machine code where it was made for this place, else compile; run each program once."""
         return _XlaSession(folder, self.threads)
-
-    @classmethod
-    def _check_converter(cls) -> None:
-        # apart from `requires`: an artifact that is built answers without it
-        absent = [dist for module, dist in cls.build_requires.items() if importlib.util.find_spec(module) is None]
-        if absent:
-            raise Unsupported("programs for XLA are built by a converter that is not installed here",
-                              f"pip install {' '.join(absent)}")
-
-    def _lengths(self, sample: Sample) -> tuple[int, ...]:
-        from plimsoll.train.buckets import choose
-
-        chosen = self.buckets or choose(sample.lengths, self.bucket_count, sample.max_length)
-        if chosen[-1] < sample.max_length:
-            raise Unsupported(f"inputs may have {sample.max_length} tokens, the longest bucket holds {chosen[-1]}",
-                              f"add {sample.max_length} to the buckets of xla")
-        return chosen
 
 
 class _Programs(Record):

@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, PositiveInt
+
+from plimsoll.core.errors import Unsupported
+from plimsoll.core.parts import Sample
+
+
+def _ascending(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    if list(lengths) != sorted(set(lengths)):
+        raise ValueError("buckets must ascend, each length once")
+    return lengths
+
+
+StaticLengths = Annotated[tuple[PositiveInt, ...], AfterValidator(_ascending)]
+"""A runtime's static lengths in tokens, ascending. Empty: chosen from the lengths of the training rows."""
+
+
+def for_runtime(name: str, given: tuple[int, ...], count: int, sample: Sample) -> tuple[int, ...]:
+    """Return the static lengths to build a runtime's programs for: those given, or at most `count` chosen ones.
+
+    Raises Unsupported when the longest input would fit none of those given.
+    """
+    chosen = given or choose(sample.lengths, count, sample.max_length)
+    if chosen[-1] < sample.max_length:
+        raise Unsupported(f"inputs may have {sample.max_length} tokens, the longest bucket holds {chosen[-1]}",
+                          f"add {sample.max_length} to the buckets of {name}")
+    return chosen
 
 
 def choose(lengths: NDArray[np.int64], count: int, max_length: int, p: float = 0.95) -> tuple[int, ...]:

@@ -86,7 +86,8 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
     """Train `model` in place, and leave it with the weights that scored best on the validation rows.
 
     loss: the scalar to minimise on one batch of `train`. score: float32 [validation rows, labels] logits to a
-    number, higher is better. `shown`: what to report of those rows instead of their score. `began`: `time.perf_counter()` when the work's deadline began to run.
+    number, higher is better. `shown`: what to report of those rows instead of their score. `began`:
+    `time.perf_counter()` when the work's deadline began to run.
 
     With `work.deadline_s` the number of epochs is planned from the speed of the first steps and again after each
     epoch, never fewer than one; the learning rate then falls to zero at the end of the plan. The same seed gives

@@ -20,7 +20,7 @@ from plimsoll.moves.distil import Distil
 from plimsoll.moves.drop_layers import DropLayers
 from plimsoll.moves.funnel import Funnel
 from plimsoll.moves.narrow import Narrow
-from plimsoll.train import encoder, loop, rounding, teacher
+from plimsoll.train import encoder, loop, losses, rounding, teacher
 from plimsoll.train.batches import Tokens, tokenize
 from plimsoll.train.loop import predict
 
@@ -46,6 +46,22 @@ def test_the_student_comes_nearer_to_the_teacher_on_new_rows(
     QUICK.apply(small, work_with(), tmp_path)
     expected, before, after = (_answers(folder, work_with()) for folder in (tuned, small, tmp_path))
     assert np.abs(after - expected).mean() < 0.5 * np.abs(before - expected).mean()
+
+
+def test_the_weights_kept_are_those_nearest_to_the_teacher_on_validation_rows(
+        small: Path, work_with: WorkWith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    near: list[float] = []
+    shown: list[dict[str, Any]] = []
+    nearness = losses.nearness
+    monkeypatch.setattr(losses, "nearness", lambda *given: near.append(nearness(*given)) or near[-1])
+    work = work_with(report=shown.append)
+    QUICK.model_copy(update={"learning_rate": 2e-2}).apply(small, work, tmp_path)  # a rate that overshoots
+    rows = Dataset.load(work.data)
+    lesson = teacher.load(tmp_path, work.data, tokenize(tmp_path, rows.train.texts))
+    written = predict(encoder.load(tmp_path), tokenize(tmp_path, rows.validation.texts))
+    assert len(near) > 1
+    assert nearness(written, lesson.validation) == pytest.approx(max(near), rel=1e-4)
+    assert all(0 <= e["validation"] <= 1 for e in shown if "validation" in e)  # right answers, for people
 
 
 def test_the_first_teacher_s_answers_are_passed_on_for_a_second_round(

@@ -143,10 +143,10 @@ def test_one_file_holds_one_set_of_weights(built: dict[str, Path], model: Path) 
 
 
 def test_missing_converters_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Unsupported) as refused:
         Litert.variants(2, "cpu")
-    assert refused.value.hint == "pip install litert-torch ai-edge-quantizer"
+    assert refused.value.hint == "pip install ai-edge-quantizer litert-torch"
 
 
 def test_variants_are_for_the_cpu() -> None:

@@ -18,7 +18,7 @@ from plimsoll.core.errors import SpecError, Unsupported
 from plimsoll.core.parts import Sample, Session
 from plimsoll.runtimes import onnxruntime as part
 from plimsoll.runtimes.onnxruntime import Onnxruntime
-from plimsoll.train import encoder, export, sensitivity
+from plimsoll.train import encoder, export, sensitivity, shape
 
 MAX_LENGTH = 48
 PRECISIONS = ("fp32", "int8_dynamic", "int8_static")
@@ -45,6 +45,23 @@ def test_fp32_gives_torch_s_logits_at_every_length(model: Path, sessions: dict[s
     got = np.concatenate([sessions["fp32"].logits([row]) for row in rows])
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_layers_with_fewer_heads_than_the_rest_answer_as_torch_does(
+    precision: str, model: Path, sample: Sample, tmp_path: Path
+) -> None:
+    narrow, out = tmp_path / "narrow", tmp_path / "out"
+    module = encoder.load(model)
+    shape.keep(shape.stack(module.encoder).layer[1], [1], list(range(64)))
+    record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
+    encoder.save(module, record, model, narrow)
+    out.mkdir()
+    runtime = Onnxruntime(precision=precision)
+    runtime.build(narrow, sample, out)
+    wanted = export.logits(module, sample.input_ids)
+    got = np.concatenate([runtime.open(out).logits([row]) for row in sample.input_ids])
+    np.testing.assert_allclose(got, wanted, atol=1e-4 if precision == "fp32" else 0.25)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -195,7 +195,7 @@ def test_a_row_longer_than_the_longest_program_is_refused(session: Session) -> N
 
 
 def test_a_missing_converter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Unsupported) as refused:
         Xla.variants(2, "cpu")
     assert refused.value.hint == "pip install litert-torch"

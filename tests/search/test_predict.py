@@ -37,6 +37,14 @@ def test_unseen_models_are_predicted_within_the_noise() -> None:
     assert table.least_p95_ms(WHOLE) < table.p95_ms(WHOLE)
 
 
+def test_a_table_set_to_another_hour_keeps_its_proportions() -> None:
+    table = predict.fitted(Null(), "machine", _probes())
+    slow = table.scaled(WHOLE, 1.5 * table.p95_ms(WHOLE))
+    for layers in (WHOLE, (FULL,), (LayerShape(heads=3, neurons=384, pooled=True),)):
+        assert slow.p95_ms(layers) == pytest.approx(1.5 * table.p95_ms(layers))
+        assert slow.p50.us(layers) == pytest.approx(1.5 * table.p50.us(layers))
+
+
 def test_a_narrower_shallower_or_pooled_model_is_never_slower() -> None:
     table = predict.fitted(Null(), "machine", _probes(noise=0.05))
     for narrow in (LayerShape(heads=6, neurons=1536), LayerShape(heads=12, neurons=0), LayerShape(heads=0, neurons=0)):

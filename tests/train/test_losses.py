@@ -54,6 +54,16 @@ def test_soft_counts_each_part_by_its_weight(model: Any, batch: Batch) -> None:
     assert value(2, 3) == pytest.approx(answers + 2 * labels + 3 * hidden, rel=1e-3)
 
 
+def test_nearness_is_zero_for_the_same_answers_and_falls_as_they_part(model: Any, batch: Batch) -> None:
+    answers = model(batch.input_ids, batch.attention_mask).detach()
+    away = torch.randn(answers.shape, generator=torch.Generator().manual_seed(0))
+    near = [losses.nearness((answers + by * away).numpy(), answers) for by in (0.0, 0.1, 1.0)]
+    assert near[0] == pytest.approx(0, abs=1e-6)
+    assert near[0] > near[1] > near[2]
+    shifted = (answers + 3).numpy()  # the same probabilities
+    assert losses.nearness(shifted, answers) == pytest.approx(0, abs=1e-6)
+
+
 def test_temperature_leaves_the_size_of_the_gradient_alone(model: Any, batch: Batch) -> None:
     generator = torch.Generator().manual_seed(0)
     other = teacher.Outputs(torch.randn(3, 3, generator=generator), torch.zeros(3, 32))
