@@ -84,5 +84,5 @@ class Given:
         return Classifier(encoder, *self.head()).eval()
 
     def _rows(self, split: str) -> list[dict[str, str]]:
-        lines = (self.folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (self.folder / f"{split}.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
         return [json.loads(line) for line in lines]

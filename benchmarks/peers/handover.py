@@ -93,7 +93,7 @@ def _write(run: Finished, out: Path) -> None:
     weights = load_file(run.baseline / "model.safetensors")
     np.savez(out / "head.npz", **{k: weights[f"head.classifier.{k}"].numpy() for k in ("weight", "bias")})
     shutil.copyfile(run.data / "validation.jsonl", out / "validation.jsonl")
-    train = (run.data / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    train = (run.data / "train.jsonl").open(encoding="utf-8", newline="\n").readlines()
     order = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION_ROWS]
     (out / "train.jsonl").write_text("".join(train[i] for i in order), encoding="utf-8")
     config, arguments = module.encoder.config, inspect.signature(type(module.encoder)).parameters

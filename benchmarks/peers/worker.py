@@ -96,7 +96,7 @@ def main(script: Path) -> None:
 
 
 def _texts(file: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _serve(handlers: dict[str, Callable[[dict[str, Any]], Any]]) -> None:

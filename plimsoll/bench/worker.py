@@ -36,7 +36,9 @@ class Bench:
 
     def read(self, split: str, file: Path) -> None:
         """Take the texts of a split from jsonl."""
-        self._texts[split] = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
+        # not splitlines: it also cuts at U+2028 and U+0085, which JSON lets stand inside a text
+        lines = file.read_text(encoding="utf-8").split("\n")
+        self._texts[split] = [json.loads(line)["text"] for line in lines if line]
         self._logits[split] = {}
 
     def time(self, split: str, rows: list[int]) -> dict[str, list[float]]:

@@ -30,4 +30,11 @@ def texts(stream: BinaryIO) -> Iterator[str]:
             raise DataError(
                 f'stdin, line {number}: no "text" that is a non-empty string', 'write one {"text": "..."} per line'
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            raise DataError(
+                f"stdin, line {number}: half of a surrogate pair, U+{ord(text[e.start]):04X}",
+                "the character was cut in two when the row was written; write it again",
+            ) from None
         yield text

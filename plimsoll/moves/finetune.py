@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Literal
@@ -53,7 +54,9 @@ class FineTune(Move):
         data = Dataset.load(work.data)
         train, validation, test = (batches.tokenize(model, rows.texts, self.max_length)
                                    for rows in (data.train, data.validation, data.test))
-        longest = self.max_length or max(int(tokens.lengths.max()) for tokens in (train, validation, test))
+        longest = max(int(tokens.lengths.max()) for tokens in (train, validation, test))
+        if self.max_length is not None:  # longer texts may come, but none that the model cannot take
+            longest = min(self.max_length, batches.longest_input(json.loads((model / "config.json").read_text())))
         targets = data.targets("validation")
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class TrimVocabulary(Move):
         import torch
 
         from plimsoll.data.dataset import Dataset
-        from plimsoll.train import batches, encoder
+        from plimsoll.train import batches, encoder, sensitivity
 
         tokenizer = json.loads((model / "tokenizer.json").read_text())
         kind = tokenizer["model"].get("type")
@@ -64,6 +65,8 @@ class TrimVocabulary(Move):
         whole.encoder.config.vocab_size = len(kept)
         encoder.save(whole, encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD), model, out)
         _write_tokenizer(model, tokenizer, number, out)
+        if (model / sensitivity.RECORD).exists():  # no linear layer changes, so what is kept in fp32 stays so
+            shutil.copyfile(model / sensitivity.RECORD, out / sensitivity.RECORD)
         after = batches.tokenize(out, texts)
         if not np.array_equal(kept[after.ids], before.ids):
             raise Unsupported("the smaller vocabulary spells some training texts otherwise",

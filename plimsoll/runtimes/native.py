@@ -214,7 +214,7 @@ def _closed(*arguments: object) -> int:
 
 def _library(file: Path) -> Any:
     try:
-        library = ctypes.CDLL(str(file))
+        library = ctypes.CDLL(str(file.resolve()))  # a name without a folder is looked for in the system's
     except OSError as e:
         raise Unsupported(f"the system cannot load the program: {e}", "build it again on this machine") from e
     library.plimsoll_open.restype = ctypes.c_void_p
@@ -257,15 +257,16 @@ def _program(module: Any, longest: int, needs: frozenset[str]) -> _Program:
 
     config, head = module.encoder.config, module.head.state_dict()
     head_size = config.hidden_size // getattr(config, "num_attention_heads", 1)
+    activation = getattr(config, "hidden_act", None)
     wrong = next((what for what, is_wrong in (
         (f"a model of type {config.model_type}, not bert", config.model_type != "bert"),
         ("positions that are not absolute", getattr(config, "position_embedding_type", "absolute") != "absolute"),
-        (f"the activation {config.hidden_act}, not gelu", config.hidden_act != "gelu"),
+        (f"the activation {activation}, not gelu", activation != "gelu"),
         (f"a hidden size of {config.hidden_size}, not a multiple of {_LANES}", config.hidden_size % _LANES),
         (f"heads of {head_size}, not a multiple of {_LANES}", head_size % _LANES),
         ("a head that is not one linear layer", set(head) != {"classifier.weight", "classifier.bias"}),
-        (f"rows of {longest} tokens and positions for {config.max_position_embeddings}",
-         longest > config.max_position_embeddings),
+        (f"rows of {longest} tokens and positions for {getattr(config, 'max_position_embeddings', longest)}",
+         longest > getattr(config, "max_position_embeddings", longest)),
     ) if is_wrong), None)
     if wrong:
         raise Unsupported(f"Plimsoll's own program does not know {wrong}",

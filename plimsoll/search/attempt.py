@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from plimsoll.bench import clock
 from plimsoll.bench.stats import mean, paired_difference, proportion
 from plimsoll.core import find
-from plimsoll.core.artifact import Artifact, Invariance, seal, size_mb
+from plimsoll.core.artifact import Artifact, Invariance, file_digest, seal, size_mb
 from plimsoll.core.child import Child
 from plimsoll.core.errors import ChildError, Unsupported, UserError
 from plimsoll.core.parts import Move, Runtime, Sample
@@ -260,11 +260,12 @@ def sampled(model: Path, bench: Bench) -> tuple[Sample, Path]:
 
     from plimsoll.search.maker import sample_from
 
+    spelling = model / "tokenizer.json"  # its own: trim_vocabulary gives tokens other numbers
     record = model / "plimsoll_model.json"
     max_length = int(json.loads(record.read_text())["max_length"]) if record.exists() else 128
 
     def make(out: Path) -> None:
-        tokenizer = Tokenizer.from_file(str(bench.tokenizer()))
+        tokenizer = Tokenizer.from_file(str(spelling))
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         texts = bench.dataset.train.texts
@@ -276,7 +277,7 @@ def sampled(model: Path, bench: Bench) -> tuple[Sample, Path]:
         "sample",
         {
             "data": bench.data_digest,
-            "tokenizer": bench.pretrained_digest,
+            "tokenizer": file_digest(spelling),
             "max_length": max_length,
             "seed": bench.run.spec.search.seed,
         },

@@ -14,13 +14,13 @@ from plimsoll.bench.ceilings import measure as measure_ceilings
 from plimsoll.bench.stats import quantile, ratio_of_quantiles
 from plimsoll.core import find
 from plimsoll.core.decision import Binding, Decision, Limit
-from plimsoll.core.errors import Unsupported
+from plimsoll.core.errors import ChildError, Unsupported
 from plimsoll.core.find import AnyRuntime
 from plimsoll.core.parts import Runtime
 from plimsoll.core.record import Measurement, Record
 from plimsoll.core.spec import Budget
 from plimsoll.data import dataset
-from plimsoll.search import predict
+from plimsoll.search import predict, space
 from plimsoll.search.attempt import Bench
 from plimsoll.search.predict import Shapes
 from plimsoll.train.shape import LayerShape
@@ -49,7 +49,7 @@ class Floor(Record):
     """One whole layer, and all of them, in the quickest runtime."""
     baseline_p95_ms: Measurement
     unmeasured: tuple[str, ...]
-    """Runtimes that take too long to build to be asked here."""
+    """Runtimes that take too long to build to be asked here, or that do not know this architecture."""
 
 
 def measured(bench: Bench) -> Floor | None:
@@ -69,14 +69,19 @@ def measured(bench: Bench) -> Floor | None:
         return None
 
     def make(out: Path) -> None:
-        (out / "floor.json").write_text(_measure(ways, unmeasured, whole, bench).to_json())
+        (out / "floor.json").write_text(_measure(ways, unmeasured, base, whole, bench).to_json())
 
-    key = {"ways": [find.write(w) for w in ways], **predict.key(bench)}
+    base = space.baseline(bench.run.spec, bench.threads).runtime
+    load = bench.run.spec.load.model_dump(mode="json")
+    key = {"ways": [find.write(w) for w in ways], "base": find.write(base), "load": load, **predict.key(bench)}
     return Floor.from_file(bench.run.store.once("floor", key, make) / "floor.json")
 
 
 def _ways(bench: Bench) -> tuple[list[Runtime], tuple[str, ...]]:
-    """Return for each runtime the quickest setting that is built in seconds, and the names of those without one."""
+    """Return for each runtime one setting that is built in seconds, and the names of those without one.
+
+    The one of most steps: int8 where there is int8.
+    """
     spec = bench.run.spec
     ways: list[Runtime] = []
     unmeasured: list[str] = []
@@ -96,8 +101,11 @@ def _ways(bench: Bench) -> tuple[list[Runtime], tuple[str, ...]]:
     return ways, tuple(unmeasured)
 
 
-def _measure(ways: Sequence[Runtime], unmeasured: tuple[str, ...], whole: Shapes, bench: Bench) -> Floor:
-    base = bench.run.spec.target.baseline.model_copy(update={"threads": bench.threads})
+def _measure(
+    ways: Sequence[Runtime], unmeasured: Sequence[str], base: Runtime, whole: Shapes, bench: Bench
+) -> Floor:
+    refused = [w for w in ways if not _knows(w, bench)]
+    ways = [w for w in ways if w not in refused]
     entries: dict[str, tuple[Runtime, Shapes]] = {f"least {i}": (w, _LEAST) for i, w in enumerate(ways)}
     blocks = predict.timed({"baseline": (base, whole), **entries}, bench, _ROUNDS, _REQUESTS, _WARM_ROWS)
     names = {f"least {i}": "the smallest model there is" for i in range(len(ways))}
@@ -108,8 +116,18 @@ def _measure(ways: Sequence[Runtime], unmeasured: tuple[str, ...], whole: Shapes
         least=tuple(least),
         more=tuple(_rungs({"one": "one whole layer", "whole": f"all {len(whole)} layers"}, more, blocks)),
         baseline_p95_ms=quantile(np.concatenate(blocks["baseline"]), 0.95),
-        unmeasured=unmeasured,
+        unmeasured=(*unmeasured, *(w.name() for w in refused)),
     )
+
+
+def _knows(runtime: Runtime, bench: Bench) -> bool:
+    """Return whether a runtime can build the smallest model of this architecture; why not is said when it is tried."""
+    try:
+        predict.probe(runtime, _LEAST, bench)
+    except (Unsupported, ChildError):
+        bench.retire_maker()
+        return False
+    return True
 
 
 def _rungs(

@@ -207,7 +207,7 @@ def timed(
     `warm_rows`: validation texts that each answers first.
     """
     spec = bench.run.spec
-    artifacts = {name: _built(runtime, layers, bench) for name, (runtime, layers) in entries.items()}
+    artifacts = {name: probe(runtime, layers, bench) for name, (runtime, layers) in entries.items()}
     # the makers' memory is better used by those who race
     bench.retire_maker()
     contestants: dict[str, clock.Contestant] = {}
@@ -227,8 +227,11 @@ def timed(
             bench.leave(name)
 
 
-def _built(runtime: Runtime, layers: Shapes, bench: Bench) -> Path:
-    """Return the artifact of a model of random weights with these layers."""
+def probe(runtime: Runtime, layers: Shapes, bench: Bench) -> Path:
+    """Return the artifact of a model of random weights with these layers.
+
+    Raises Unsupported or ChildError for a runtime that does not know such a model.
+    """
     task = find.write(bench.run.spec.task)
     longest = bench.longest()
     asked = {"layers": [s.model_dump() for s in layers], "labels": list(bench.dataset.labels), "max_length": longest}

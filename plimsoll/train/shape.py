@@ -13,6 +13,8 @@ from plimsoll.core.record import Record
 if TYPE_CHECKING:
     import torch
 
+_PROJECTIONS = ("query", "key", "value")
+
 
 class LayerShape(Record):
     """The width of one encoder layer's two modules; the hidden size between them is the model's own."""
@@ -94,7 +96,7 @@ def keep(layer: Any, heads: Sequence[int], neurons: Sequence[int]) -> None:
         attention = layer.attention.self
         size = attention.attention_head_size
         columns = (torch.tensor(list(heads))[:, None] * size + torch.arange(size)).flatten()
-        for name in ("query", "key", "value"):
+        for name in _PROJECTIONS:
             setattr(attention, name, _linear(getattr(attention, name), rows=columns))
         layer.attention.output.dense = _linear(layer.attention.output.dense, columns=columns)
         attention.num_attention_heads, attention.all_head_size = len(heads), len(columns)
@@ -114,7 +116,8 @@ def _shape(layer: Any) -> LayerShape:
     try:
         attention, intermediate = layer.attention, layer.intermediate
         gone = not isinstance(attention.output.dense, Linear)
-        heads = 0 if gone else attention.self.num_attention_heads
+        projections = () if gone else [getattr(attention.self, name) for name in _PROJECTIONS]
+        heads = attention.self.num_attention_heads if projections else 0
         neurons = 0 if isinstance(intermediate, Identity) else intermediate.dense.out_features
     except AttributeError:
         raise Unsupported(f"{type(layer).__name__} keeps its heads and neurons where Plimsoll does not know them",
