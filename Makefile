@@ -21,7 +21,7 @@ bench: $(VENV)/.dev
 
 # RUN names the folder of a finished run; each peer gets an environment of its own under .peers
 peers: $(VENV)/.dev
-	$(BIN)/python benchmarks/peers/run.py $(RUN)
+	$(BIN)/python benchmarks/peers/run.py $(RUN) $(if $(SPEC),--spec $(SPEC))
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,10 @@ class Prediction:
 
 
 class Predictor:
-    """An opened artifact: texts in, labels out. Use as a context manager, or call `close`."""
+    """An opened artifact: texts in, labels out. Use as a context manager, or call `close`.
+
+    Threads may share one; their calls run one after the other.
+    """
 
     def __init__(self, artifact: Artifact, folder: Path) -> None:
         missing = artifact.runtime.missing()
@@ -80,6 +84,7 @@ class Predictor:
         self.artifact = artifact
         self._spelling = Spelling(folder / "tokenizer.json", artifact.max_length)
         self.session: Session = artifact.runtime.open(folder)
+        self._asked = threading.Lock()  # sessions write a row into one place and read the answer from another
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Return one Prediction per text, in order; an empty list for no texts."""
@@ -92,7 +97,9 @@ class Predictor:
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return float32 [texts, labels]."""
-        return self.session.logits(self.encode(texts))
+        ids = self.encode(texts)
+        with self._asked:
+            return self.session.logits(ids)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included, cut at the artifact's longest input."""
@@ -111,6 +118,9 @@ class Predictor:
 
 def load(folder: Path | str) -> Predictor:
     """Open an artifact folder, or a run folder that holds one under `artifact/`.
+
+    Some runtimes' artifacts are programs, which run with your rights: open only those whose maker you trust. The hashes
+    in the record show damage, not who wrote it.
 
     Raises RunError when the folder is no artifact or a file is not the one that was recorded, and
     Unsupported when the runtime is not installed here.

@@ -7,14 +7,15 @@ import inspect
 from rich.console import Console
 
 from plimsoll.core import find
-from plimsoll.core.parts import Part
+from plimsoll.core.errors import Unsupported
+from plimsoll.core.parts import Part, Runtime
 
 
 def show(folder: find.Folder, console: Console) -> None:
     """Print every part of a folder: its docstring, its fields with their types and defaults, what is missing."""
     for name in find.names(folder):
         cls = find.part(folder, name)
-        missing = cls.missing()
+        missing = cls.missing() or _to_build(cls)
         shown = name.replace("_", "-") if folder == "tasks" else name
         console.print(f"[bold]{shown}[/]" + (f"   not installed: {missing}" if missing else ""), highlight=False)
         for line in inspect.cleandoc(cls.__doc__ or "").splitlines():
@@ -22,6 +23,17 @@ def show(folder: find.Folder, console: Console) -> None:
         for field, text in fields(cls):
             console.print(f"    {field}  {text}", highlight=False, markup=False)
         console.print()
+
+
+def _to_build(cls: type[Part]) -> str | None:
+    """Return what to install before a runtime can build artifacts here, or None."""
+    if not issubclass(cls, Runtime):
+        return None
+    try:
+        cls.check_buildable()
+    except Unsupported as e:
+        return e.hint
+    return None
 
 
 def fields(cls: type[Part]) -> list[tuple[str, str]]:

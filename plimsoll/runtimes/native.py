@@ -168,7 +168,7 @@ class _NativeSession(Session):
         self._logits = np.zeros((1, program.labels), dtype=np.float32)
         self._run, self._in_use = library.plimsoll_row, threading.Lock()
         self._arguments = (handle, ctypes.addressof(self._ids), self._logits.ctypes.data)
-        self._close = weakref.finalize(self, library.plimsoll_close, handle)
+        self._close = weakref.finalize(self, _close_here, library.plimsoll_close, handle, os.getpid())
         self._close.atexit = False  # a process that ends takes its threads along
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -206,6 +206,12 @@ class _NativeSession(Session):
         unknown = next((token for token in row if not 0 <= token < self._vocabulary), None)
         return Unsupported(f"there is no token {unknown!r} in this artifact's vocabulary of {self._vocabulary}",
                            "encode texts with the artifact's own tokenizer")
+
+
+def _close_here(close: Any, handle: int, opened_in: int) -> None:
+    """Close a program, but not in a fork of the process that opened it: its threads are not there to be waited for."""
+    if os.getpid() == opened_in:
+        close(handle)
 
 
 def _closed(*arguments: object) -> int:

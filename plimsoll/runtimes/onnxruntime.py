@@ -47,6 +47,7 @@ class Onnxruntime(Runtime):
     """
 
     requires: ClassVar[dict[str, str]] = {"onnxruntime": "onnxruntime"}
+    build_requires: ClassVar[dict[str, str]] = {"onnx": "onnx", "sympy": "sympy"}
 
     precision: Literal["fp32", "int8_dynamic", "int8_static"] = "fp32"
     """Arithmetic of the matrix products. Dynamic measures each input's range, static fixes it on training rows."""
@@ -65,10 +66,14 @@ class Onnxruntime(Runtime):
 
     @classmethod
     def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
-        """Return fp32 and both int8 settings; raises Unsupported for any device but the CPU."""
+        """Return fp32 and both int8 settings.
+
+        Raises Unsupported for any device but the CPU, and when what exports and fuses the graph is not installed.
+        """
         if device != "cpu":
             raise Unsupported(f"the runtime onnxruntime serves from the CPU only, not from {device}",
                               "use the runtime torch there, or set target.device to cpu")
+        cls.check_buildable()
         return tuple(cls(threads=threads, precision=p) for p in ("fp32", "int8_dynamic", "int8_static"))
 
     @property

@@ -50,6 +50,7 @@ class Openvino(Runtime):
     """
 
     requires: ClassVar[dict[str, str]] = {"openvino": "openvino"}
+    build_requires: ClassVar[dict[str, str]] = {"onnx": "onnx"}
 
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """Arithmetic. int8 quantizes weights and activations, with ranges calibrated on training rows."""
@@ -62,11 +63,12 @@ class Openvino(Runtime):
     def variants(cls, threads: int, device: Device) -> tuple[Self, ...]:
         """Return each precision the CPU computes in, with any length and with six static ones.
 
-        Raises Unsupported for any device but the CPU.
+        Raises Unsupported for any device but the CPU, and when what exports the graph is not installed.
         """
         if device != "cpu":
             raise Unsupported(f"the runtime openvino serves from the CPU only, not from {device}",
                               "use the runtime torch there, or set target.device to cpu")
+        cls.check_buildable()
         precisions = ("fp32", "bf16", "int8") if _cpu_has_bf16() else ("fp32", "int8")
         return tuple(cls(threads=threads, precision=p, bucket_count=n) for p in precisions for n in (0, 6))
 

@@ -206,7 +206,8 @@ def within_time(
             if bench.run.ending
             else f"not tried: search_minutes = {minutes:g} left no time for it; raise it to have it tried"
         )
-        return bench.run.save(Trial(id=recipe.id, recipe=recipe, state="skipped", reason=reason))
+        trial = Trial(id=recipe.id, recipe=recipe, state="skipped", reason=reason)
+        return trial if bench.run.ending else bench.run.save(trial)  # the search may be taken up again after all
     return attempt(recipe, bench, baseline=base, deadline_s=deadline_s)
 
 

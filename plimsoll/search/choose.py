@@ -206,10 +206,18 @@ def reason(trial: Trial, chosen: Trial, budget: Budget, blocks: Blocks, test_row
         if ratio.low <= 1 <= ratio.high:
             return f"as fast within the noise ({p95}: {times}), and not simpler or later in the order"
         return f"slower: {p95}, {times} the chosen one's"
-    return (
-        f"slower in the short race: p95 {p95_ms(trial):.2f} ms against {p95_ms(chosen):.2f} ms, "
-        "too far behind to be timed to the end"
-    )
+    if trial.speedup_p95 is not None and chosen.speedup_p95 is not None:
+        mine, its = trial.speedup_p95.value, chosen.speedup_p95.value
+        if mine < its:
+            return (
+                f"slower: {mine:.2f}x the baseline's speed at p95 in the short race, the chosen one {its:.2f}x in the "
+                "final one"
+            )
+        return (
+            f"not among the few that were raced to the end: {mine:.2f}x the baseline's speed at p95 in the short race, "
+            f"and on validation a predicted bound of {points(predicted_low(trial, test_rows))}"
+        )
+    return "not among the few that were raced to the end"
 
 
 def _broken(c: Check) -> str:
@@ -245,14 +253,18 @@ def binding(miss: Trial, trials: Sequence[Trial], budget: Budget, test_rows: int
     worst = max(broken, key=lambda c: c.excess) if broken else None
     limit: Limit = worst.limit if worst else "quality_drop"
     measured = [t for t in trials if t.latency_ms is not None]
-    floors = [v for t in measured if (v := _value(t, limit)) is not None]
+    # what breaks another limit says nothing of how far this one can be held, unless everything does
+    others = [t for t in measured if all(c.holds for c in checks(t, budget) if c.limit != limit)] or measured
+    floors = [(v, t) for t in others if (v := _value(t, limit)) is not None]
     best = max if limit in ("quality_drop", "min_speedup") else min
-    floor = best(floors, key=lambda m: m.value) if floors else exact(0.0, "")
-    reached = next((t.recipe.says() for t in measured if _value(t, limit) == floor), "")
+    floor, reached = best(floors, key=lambda pair: pair[0].value) if floors else (exact(0.0, ""), miss)
+    on = " on validation" if limit == "quality_drop" and reached.quality_delta is None else ""
     return Binding(
         limit=limit,
         floor=floor,
-        floor_from=f"the best of {len(measured)} that were measured: {reached}",
+        floor_from=f"the best{on} of the {len(others)} measured that hold the other limits: {reached.recipe.says()}"
+        if len(others) < len(measured) else f"the best{on} of {len(measured)} that were measured: "
+        f"{reached.recipe.says()}",
         nearest_miss=miss.id,
         relaxing=tuple(_relaxing(measured, budget, test_rows)),
     )

@@ -206,7 +206,8 @@ def certificate(floor: Floor, limit: Limit, bench: Bench, machine: dict[str, Any
         binding=Binding(limit=limit, floor=value, floor_from=source, nearest_miss="", relaxing=tuple(relaxing)),
         notes=(
             *([f"The smallest model in the other runtimes: {', '.join(others)}."] if others else []),
-            *([f"Not asked, for they take long to build: {', '.join(floor.unmeasured)}."] if floor.unmeasured else []),
+            *([f"Not asked, for they take long to build or do not know this model: {', '.join(floor.unmeasured)}."]
+              if floor.unmeasured else []),
             f"The baseline, eager with random weights, takes {floor.baseline_p95_ms.value:.3g} ms at p95.",
             note,
         ),

@@ -182,7 +182,7 @@ def _probes(whole: Shapes, widths: bool = True) -> list[Shapes]:
         probes.append((full, asking))
     if widths:
         no_heads, no_neurons = (full.model_copy(update={name: 0}) for name in ("heads", "neurons"))
-        probes += [(no_heads,) * depth, (no_neurons,) * depth, (full,) * min(4, len(whole))]
+        probes += [(no_heads,) * depth, (no_neurons,) * depth, (full,) * len(whole)]
         for pooled, quarters in _MIXTURES:
             layers = [
                 LayerShape(heads=max(1, full.heads * h // 4), neurons=max(1, full.neurons * n // 4))
@@ -193,9 +193,12 @@ def _probes(whole: Shapes, widths: bool = True) -> list[Shapes]:
     return list(dict.fromkeys(probes))
 
 
-def shapes(bench: Bench) -> Shapes:
-    """Return the shapes of the pre-trained model's layers. Raises Unsupported for a layout that is not known."""
-    found: list[dict[str, Any]] = bench.maker().call({"do": "shapes", "model": str(bench.pretrained)})
+def shapes(bench: Bench, model: Path | None = None) -> Shapes:
+    """Return the shapes of a model's layers, by default the pre-trained one's.
+
+    Raises Unsupported for a layout that is not known.
+    """
+    found: list[dict[str, Any]] = bench.maker().call({"do": "shapes", "model": str(model or bench.pretrained)})
     return tuple(LayerShape(**shape) for shape in found)
 
 

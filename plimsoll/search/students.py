@@ -22,6 +22,7 @@ from plimsoll.search.attempt import Bench, walk, within_time, work_request
 from plimsoll.search.knapsack import least_loss
 from plimsoll.search.predict import LatencyTable, Shapes
 from plimsoll.train.shape import LayerShape
+from plimsoll.train.teacher import TEACHER
 
 _ROOM = 1.1
 """Between a predicted p95 and the limit: for the bound by which the limit is judged, and for the table's own error."""
@@ -144,22 +145,23 @@ def taught(
     opened = bench.run
     if opened.remaining_s < final_s + 60 and not opened.has_settled("students"):
         return []
-    whole = predict.shapes(bench)
+    tuned, _ = walk(base.recipe, bench, lambda move: None, {})
+    whole = predict.shapes(bench, tuned)
     limit_ms = limit(p95_ms, trials[0], base, opened.spec.budget)
     clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s)
     table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches)[0]
     table = table.scaled(whole, p95_ms[trials[0].id])
     widest_ms = limit_ms * _ROOM * _DRIFT
-    lesson = _Lesson(table, clock, bench, base, final_s)
+    lesson = _Lesson(table, clock, bench, base, tuned, final_s)
     asked = opened.spec.search.keep_layers
     ladders = [ladder(whole, asked, pooled) for pooled in (True, False)]
     ruled_out = [lesson.ruled_out(s, widest_ms) for s in hopeless([*ladders[0], *ladders[1]], table, widest_ms)]
     if not clock.searches:
-        within = _proposals(whole, ladders, None, table, limit_ms, limit_ms)
-        deepest = max(within, key=lambda s: table.p95_ms(s.layers))
-        return [*ruled_out, lesson.full(deepest, share=1.0)]
+        within = _proposals(whole, ladders, None, table, limit_ms, limit_ms, asked)
+        deepest = max(within, key=lambda s: table.p95_ms(s.layers), default=None)
+        return [*ruled_out, *([lesson.full(deepest, share=1.0)] if deepest else [])]
     costs = None if asked else _costs(base, bench)
-    first = _proposals(whole, ladders, costs, table, limit_ms, widest_ms)[: clock.lessons]
+    first = _proposals(whole, ladders, costs, table, limit_ms, widest_ms, asked)[: clock.lessons]
     short: dict[str, tuple[Student, Trial]] = {}
     more = iter(()) if asked else _sampled(whole, first, table, limit_ms, clock.lessons, lesson, short)
     for student in itertools.chain(first, more):
@@ -228,23 +230,26 @@ def hopeless(these: Sequence[Student], table: LatencyTable, widest_ms: float) ->
 
 def _proposals(
     whole: Shapes, ladders: Sequence[Sequence[Student]], costs: Sequence[LayerLosses] | None, table: LatencyTable,
-    limit_ms: float, widest_ms: float,
+    limit_ms: float, widest_ms: float, sizes: Sequence[int] | None = None,
 ) -> list[Student]:
     """Return the students to look at first: pooled ones of one layer and more, the deepest that is not pooled, and the
     best widths for all of the limit and for shares of it.
 
     ladders: the students of full width, pooled ones and others. Of the pooled ones those up to `widest_ms` count, of
-    the others those within the limit.
+    the others those within the limit. Where none fits: one layer of half the width, unless a spec names `sizes`.
     """
     pooled, plain = (
         [s for s in these if table.p95_ms(s.layers) <= most]
         for these, most in zip(ladders, (widest_ms, limit_ms), strict=True)
     )
     wide = [by_costs(whole, costs, table, limit_ms * room * 1000, pooled=True) for room in _ROOMS] if costs else []
-    found = [*pooled[:1], *pooled[-1:], *wide[:1], *pooled[1:2], *plain[-1:], *wide[1:], *pooled[2:-1]]
+    candidates = [*pooled[:1], *pooled[-1:], *wide[:1], *pooled[1:2], *plain[-1:], *wide[1:], *pooled[2:-1]]
+    found = list({s.moves: s for s in candidates if s is not None}.values())
+    if found or sizes is not None:
+        return found
     full = whole[0]
     least = uniform(whole, 1, max(1, full.heads // 2), max(1, full.neurons // 2), pooled=True)
-    return list({s.moves: s for s in found if s is not None}.values()) or [least]
+    return [least] if table.p95_ms(least.layers) <= widest_ms else []
 
 
 def _sampled(
@@ -314,7 +319,8 @@ def _in_full(short: Sequence[tuple[Student, Trial, float]], lesson: _Lesson, ben
     budget, rows = bench.run.spec.budget, len(bench.dataset.test)
 
     def hope(one: tuple[Student, Trial, float]) -> float:
-        return choose.predicted_low(one[1], rows, still_lost=_STILL_LOST) + (budget.quality_drop or 1.0)
+        allowed = 1.0 if budget.quality_drop is None else budget.quality_drop
+        return choose.predicted_low(one[1], rows, still_lost=_STILL_LOST) + allowed
 
     # what validation cannot tell apart is told apart by size: a larger student gains more from a long lesson
     best = max(map(hope, short))
@@ -328,9 +334,13 @@ def _in_full(short: Sequence[tuple[Student, Trial, float]], lesson: _Lesson, ben
 class _Lesson:
     """Teaching students for a while, and what that came to."""
 
-    def __init__(self, table: LatencyTable, clock: Clock, bench: Bench, base: Trial, final_s: float) -> None:
+    def __init__(
+        self, table: LatencyTable, clock: Clock, bench: Bench, base: Trial, tuned: Path, final_s: float
+    ) -> None:
         self.table, self.clock, self.bench, self.base, self.final_s = table, clock, bench, base, final_s
-        augment = [{"move": "augment", "copies": clock.copies}] if clock.copies else []
+        # answers that a spec's own moves have kept are passed on, and none on invented rows come to them
+        kept = (tuned / TEACHER).exists()
+        augment = [{"move": "augment", "copies": clock.copies}] if clock.copies and not kept else []
         self.start = (*base.recipe.moves, *(cast(Move, find.read("moves", m)) for m in augment))
         self.distil = cast(Move, find.read("moves", {"move": "distil", "epochs": _EPOCHS, "patience": _EPOCHS // 4}))
 
@@ -363,7 +373,8 @@ class _Lesson:
         budget, rows = self.bench.run.spec.budget, len(self.bench.dataset.test)
         if not trial.artifact:
             return 100.0
-        short = -choose.predicted_low(trial, rows, still_lost=_STILL_LOST) - (budget.quality_drop or 0.0)
+        allowed = 1.0 if budget.quality_drop is None else budget.quality_drop
+        short = -choose.predicted_low(trial, rows, still_lost=_STILL_LOST) - allowed
         return self.table.p95_ms(student.layers) / limit_ms + 100 * max(0.0, short)
 
     def _recipe(self, student: Student, lessons: int) -> Recipe:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from plimsoll.core.errors import PlimsollError
 from plimsoll.core.parts import Move
 from plimsoll.core.trial import Trial
 from plimsoll.search import choose, floor, races, space, students
-from plimsoll.search.attempt import Bench, attempt, within_time
+from plimsoll.search.attempt import Bench, attempt, walk, within_time
 from plimsoll.search.run import Run
 
 _TUNING_SHARE, _STUDENT_SHARE, _FINAL_SHARE = 0.36, 0.45, 0.15
@@ -122,10 +121,8 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
 
 def _layers(bench: Bench, base: Trial) -> int | None:
     """Return the number of encoder layers of the tuned model, or None for a model without that count."""
-    config = Path(base.artifact) / "config.json"
-    if not config.exists():
-        return None
-    values = json.loads(config.read_text())
+    model, _ = walk(base.recipe, bench, lambda move: None, {})
+    values = json.loads((model / "config.json").read_text())
     count = values.get("num_hidden_layers", values.get("n_layers"))
     return count if isinstance(count, int) else None
 

@@ -19,9 +19,9 @@ from plimsoll.bench.machine import Machine, fingerprint
 from plimsoll.bench.stats import drift, paired_difference, proportion, rows_to_certify
 from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact, LengthCost
 from plimsoll.core.decision import Decision, Rejected, Side, ThreeNumbers
-from plimsoll.core.errors import SpecError, Unsupported
+from plimsoll.core.errors import RunError, SpecError, Unsupported
 from plimsoll.core.parts import Event
-from plimsoll.core.record import digest
+from plimsoll.core.record import digest, exact
 from plimsoll.core.spec import Spec
 from plimsoll.core.store import ENTRY, Store, write_atomic
 from plimsoll.core.trial import Trial
@@ -39,10 +39,13 @@ def tune(
     """Run the whole search into the folder `out` and return the decision, which is also written there.
 
     The same call on the same folder goes on from what is finished; with `ending` it tries nothing new and decides from
-    that. Raises UserError for a wrong spec, data or model before anything is written, and StoreError when the disk is
-    full.
+    that. Raises UserError for a wrong spec, data or model before anything is written, RunError when it is ending and
+    there is no baseline yet, and StoreError when the disk is full.
     """
     with prepared(spec, out, report, ending) as (bench, machine):
+        if ending and bench.run.trial(space.baseline(spec, bench.threads).id) is None:
+            raise RunError(f"{out} has no baseline yet, so there is nothing to decide from",
+                           "let it run until the baseline is tuned and tried")
         there = bench.run.folder / "decision.json"
         if there.exists():
             return Decision.from_file(there).model_copy(update={"run": str(out)})
@@ -114,7 +117,7 @@ def decided(trials: Sequence[Trial], blocks: Blocks, bench: Bench, machine: Mach
     by_id[base.id] = base = base.model_copy(
         update={
             "quality": proportion(int(reference.sum()), rows),
-            "quality_delta": paired_difference(reference, reference),
+            "quality_delta": exact(0.0, "accuracy"),  # against itself, whatever the number of rows
         }
     )
 
@@ -297,8 +300,9 @@ def _why(chosen: Trial, met: bool, by_id: Mapping[str, Trial], spec: Spec, rows:
     measured = sum(t.latency_ms is not None for t in by_id.values())
     if met:
         return (
-            f"{chosen.recipe.says()} holds every limit with its bound, and no other of the {measured} measured "
-            f"recipes that does is faster beyond the noise: p95 {p95.value:.2f} ms ({p95.low:.2f} to {p95.high:.2f})."
+            f"{chosen.recipe.says()} holds every limit with its bound, and of the {measured} measured recipes none "
+            "that was raced to the end and shown to hold them is faster beyond the noise: "
+            f"p95 {p95.value:.2f} ms ({p95.low:.2f} to {p95.high:.2f})."
         )
     broken = [c for c in choose.checks(chosen, spec.budget) if not c.holds]
     what = ", ".join(f"{c.limit} = {c.allowed:g} (bound reached: {c.bound:.4g})" for c in broken)

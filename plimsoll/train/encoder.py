@@ -126,7 +126,7 @@ def _config(folder: Path) -> tuple[Any, dict[str, bool]]:
     return config, {"add_pooling_layer": False} if config.model_type in _WITH_POOLER else {}
 
 
-_WITH_POOLER = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "albert"} - {"electra"}
+_WITH_POOLER = {"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"}
 
 
 def with_head(encoder: Any, task: Any, labels: int) -> torch.nn.Module:

@@ -140,6 +140,7 @@ def test_a_bad_line_on_stdin_is_named_after_the_good_ones_were_answered(
         (b"{broken", "line 2: not JSON"),
         (b'{"txt": "a"}', 'line 2: no "text"'),
         (b"\xff\xfe", "line 2: not UTF-8"),
+        (b'{"text": "\\ud83d"}', "line 2: half of a surrogate pair, U+D83D"),
     ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "music"}\n' + bad + b"\n")))
         assert cli.run(["predict", str(out)]) == 2

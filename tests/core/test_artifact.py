@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +40,26 @@ def test_one_text_many_texts_none(artifact: Path) -> None:
         assert model.predict([]) == []
         assert 0 < model.predict(["music"])[0].score <= 1
         assert model.predict(["w1 " * 500])[0].label in model.artifact.labels
+
+
+def test_threads_share_a_predictor_without_sharing_a_call(artifact: Path) -> None:
+    inside = 0
+
+    with plimsoll.load(artifact) as model:
+        alone = model.session.logits
+
+        def logits(ids: list[list[int]]) -> Any:
+            nonlocal inside
+            inside += 1
+            time.sleep(0.002)
+            assert inside == 1
+            inside -= 1
+            return alone(ids)
+
+        model.session.logits = logits  # type: ignore[assignment, method-assign]
+        with ThreadPoolExecutor(4) as pool:
+            words = ["light", "music", "weather"] * 8
+            assert [p.label for p in pool.map(lambda w: model.predict([w])[0], words)] == words
 
 
 def test_a_changed_file_is_noticed(artifact: Path) -> None:

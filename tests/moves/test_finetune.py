@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from plimsoll.core.parts import Work
 from plimsoll.data.dataset import Dataset
 from plimsoll.moves.finetune import FineTune
 from plimsoll.train import encoder
-from plimsoll.train.batches import tokenize
+from plimsoll.train.batches import longest_input, tokenize
 from plimsoll.train.loop import predict
 
 WorkWith = Callable[..., Work]
@@ -38,6 +39,14 @@ def test_the_record_names_labels_and_the_longest_input(tuned: Path, work_with: W
     assert record.labels == ("light", "music", "weather")
     texts = [*data.train.texts, *data.validation.texts, *data.test.texts]
     assert record.max_length == tokenize(tuned, texts).lengths.max()
+
+
+def test_no_record_promises_longer_inputs_than_the_model_takes(
+        tiny: Path, work_with: WorkWith, tmp_path: Path) -> None:
+    for asked, kept in ((20, 20), (10_000, longest_input(json.loads((tiny / "config.json").read_text())))):
+        out = tmp_path / str(asked)
+        FineTune(epochs=1, precision="fp32", max_length=asked).apply(tiny, work_with(), out)
+        assert encoder.ModelRecord.from_file(out / encoder.MODEL_RECORD).max_length == kept
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(

@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Work
 from plimsoll.data.dataset import Dataset
+from plimsoll.moves.quantize import Quantize
 from plimsoll.moves.trim_vocabulary import TrimVocabulary
 from plimsoll.testing.tiny import TINY_ROWS
-from plimsoll.train import encoder
+from plimsoll.train import encoder, sensitivity
 from plimsoll.train.batches import tokenize
 from plimsoll.train.loop import predict
 
@@ -66,6 +67,17 @@ def test_common_words_stay_though_no_row_has_them(tuned: Path, work_with: WorkWi
 def test_when_nothing_would_go_it_says_so(tuned: Path, work_with: WorkWith, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="are needed"):
         TrimVocabulary(common=10**6).apply(tuned, work_with(), tmp_path)
+
+
+def test_layers_that_quantize_keeps_stay_kept(tuned: Path, work_with: WorkWith, tmp_path: Path) -> None:
+    precise, out = tmp_path / "precise", tmp_path / "out"
+    for folder in (precise, out):
+        folder.mkdir()
+    Quantize(keep=2).apply(tuned, work_with(), precise)
+    TrimVocabulary(common=0).apply(precise, work_with(), out)
+    before, after = sensitivity.kept(precise), sensitivity.kept(out)
+    assert len(after) == 2
+    assert all(np.array_equal(after[name], weight) for name, weight in before.items())
 
 
 def test_another_kind_of_tokenizer_is_refused(tuned: Path, work_with: WorkWith, tmp_path: Path) -> None:

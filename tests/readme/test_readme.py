@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,9 +42,11 @@ def test_the_python_runs(
     assert label in ("light", "music", "weather")
 
 
-def test_the_table_of_runtimes_is_whole() -> None:
-    named = set(re.findall(r"^\| `(\w+)` \|", README, re.M))
-    assert named == set(find.names("runtimes")) - {"null"}
+@pytest.mark.parametrize("folder", ["runtimes", "moves"])
+def test_the_table_of_parts_is_whole(folder: Any) -> None:
+    (section,) = re.findall(rf"## {folder.title()}\n(.*?)\n## ", README, re.S)
+    named = set(re.findall(r"^\| `(\w+)` \|", section, re.M))
+    assert named == set(find.names(folder)) - {"null"}
 
 
 def test_the_verbs_exist() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,6 +174,27 @@ def test_sessions_are_independent_and_leave_no_thread(compiled: Path, all_length
     opened.clear()  # nobody closed it
     gc.collect()
     assert threads() <= before
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_may_close_what_its_parent_opened(compiled: Path, sample: Sample) -> None:
+    session = Native(threads=2).open(compiled)
+    session.logits([sample.input_ids[0]])
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a child that waits for threads it does not have would wait for ever
+        session.close()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    session.logits([sample.input_ids[0]])
+    session.close()
+
+
+def test_it_opens_from_inside_its_folder(compiled: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(compiled)
+    session = Native().open(Path("."))
+    assert np.isfinite(session.logits([sample.input_ids[0]])).all()
+    session.close()
 
 
 def test_it_opens_without_torch_and_ends_with_its_process(compiled: Path, session: Session) -> None:

@@ -72,6 +72,17 @@ def tables(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+def test_a_runtime_that_does_not_know_the_model_is_left_out_of_the_floor(
+    tmp_path: Path, tables: dict[str, Any]
+) -> None:
+    write_tiny_bert(tmp_path / "model", hidden_size=24)
+    tables["target"]["runtimes"] = ["native", "onnxruntime"]
+    decision = tune(Spec.parse(tables), tmp_path / "runs" / "a")
+    assert decision.binding is not None
+    assert "onnxruntime" in decision.binding.floor_from
+    assert any("native" in note for note in decision.notes)
+
+
 def test_a_limit_below_the_floor_is_answered_without_training(tmp_path: Path, tables: dict[str, Any]) -> None:
     out = tmp_path / "runs" / "a"
     decision = tune(Spec.parse(tables), out)

@@ -84,6 +84,16 @@ def test_what_the_table_rules_out_is_slower_than_the_limit_even_with_its_error(t
     assert [len(s.layers) for s in students.hopeless(plain, table, just * 0.99)] == [3, 4, 5]
 
 
+def test_the_sampler_knows_every_student_of_the_ladders() -> None:
+    import optuna
+
+    for pooled in (True, False):
+        for student in students.ladder(WHOLE, None, pooled):
+            values = students._choices(student, WHOLE)
+            assert values is not None
+            optuna.trial.create_trial(params=values, distributions=students._space(WHOLE, optuna), value=1.0)
+
+
 def test_a_spec_s_own_sizes_are_the_only_ones() -> None:
     assert [len(s.layers) for s in students.ladder(WHOLE, (2, 4), pooled=True)] == [2, 4]
     assert [len(s.layers) for s in students.ladder(WHOLE, None, pooled=True)] == [1, 2, 3, 4, 5, 6]

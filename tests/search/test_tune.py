@@ -15,6 +15,7 @@ import pytest
 import plimsoll
 from plimsoll.core.errors import DataError, RunError, SpecError, StoreError
 from plimsoll.core.spec import Spec
+from plimsoll.search import choose
 from plimsoll.search.tune import tune
 
 Tables = dict[str, Any]
@@ -126,6 +127,40 @@ def test_an_interrupted_run_can_be_finished_from_what_it_has(null_folder: Path, 
     assert decision.chosen.trial in tried
     later = [r for r in decision.rejected if r.trial not in tried]
     assert all(r.state == "skipped" and "ended before its turn" in r.reason for r in later if "absent" not in r.reason)
+
+
+def test_a_run_without_a_baseline_cannot_be_ended(null_folder: Path, null_tables: Tables) -> None:
+    out = null_folder / "runs" / "a"
+    with pytest.raises(RunError, match="no baseline yet"):
+        tune(Spec.parse(null_tables), out, ending=True)
+    assert tune(Spec.parse(null_tables), out).verdict == "met"
+
+
+def test_a_text_may_hold_what_other_programs_take_for_the_end_of_a_line(
+    null_folder: Path, null_tables: Tables
+) -> None:
+    for file in (null_folder / "train.jsonl", null_folder / "test.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows = [{**row, "text": row["text"].replace(" ", " \u2028 \x85", 1)} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tune(Spec.parse(null_tables), null_folder / "runs" / "a").verdict == "met"
+
+
+def test_the_last_look_goes_to_the_surest_of_the_faster_ones_not_to_the_baseline(
+    null_folder: Path, null_tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[bool]] = []
+    looked_at = choose.looked_at
+
+    def watched(order: Any, rows: int, count: int) -> Any:
+        asked.append([t.baseline for t in order])
+        return looked_at(order, rows, count)
+
+    monkeypatch.setattr(choose, "looked_at", watched)
+    null_tables["budget"] = {"quality_drop": 0.02}
+    decision = tune(Spec.parse(null_tables), null_folder / "runs" / "a")
+    assert decision.verdict == "met"
+    assert not any(any(order) for order in asked)
 
 
 def test_a_finished_run_is_not_run_again(null_folder: Path, null_tables: Tables) -> None:

@@ -26,6 +26,14 @@ def model(tmp_path: Path) -> Any:
     return encoder.start(write_tiny_bert(tmp_path / "tiny"), TASK, 3).eval()
 
 
+def test_attention_with_projections_of_other_names_is_refused(model: Any) -> None:
+    attention = model.encoder.encoder.layer[0].attention.self
+    attention.query_proj = attention.query
+    del attention.query
+    with pytest.raises(Unsupported, match="does not know them"):
+        shape.shapes(model.encoder)
+
+
 def test_heads_and_neurons_that_contribute_nothing_are_removed_without_a_trace(model: Any) -> None:
     layer = model.encoder.encoder.layer[0]
     with torch.inference_mode():
