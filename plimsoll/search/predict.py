@@ -168,6 +168,11 @@ def table(runtimes: Sequence[Runtime], bench: Bench, widths: bool = True) -> lis
     return [LatencyTable.from_file(folder / f"{i}.json") for i in range(len(runtimes))]
 
 
+def table_s(runtime: Runtime, whole: Shapes) -> float:
+    """Return roughly how many seconds a table for all widths takes: most are small models, built in half the time."""
+    return len(_probes(whole)) * runtime.build_s / 2
+
+
 def _probes(whole: Shapes, widths: bool = True) -> list[Shapes]:
     """Return models that tell costs apart: depths, modules that are gone, a pooled layer, and mixtures of widths.
 

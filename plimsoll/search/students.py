@@ -45,6 +45,8 @@ _ALIKE = 0.004
 """Hopes that differ by less are taken for the same: the error of what is estimated on 1,000 validation rows."""
 _BUILD_S = 20.0
 """Seconds around a lesson: layers chosen, widths made up for, a runtime built, validation answered."""
+_COSTS_S = 20.0
+"""To measure what each width of each module loses."""
 _EPOCHS = 60
 _VISITS = 12
 """Times a student can see the training rows before invented ones teach it more."""
@@ -148,7 +150,8 @@ def taught(
     tuned, _ = walk(base.recipe, bench, lambda move: None, {})
     whole = predict.shapes(bench, tuned)
     limit_ms = limit(p95_ms, trials[0], base, opened.spec.budget)
-    clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s)
+    before_s = predict.table_s(trials[0].recipe.runtime, whole) + _COSTS_S
+    clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s + before_s)
     table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches)[0]
     table = table.scaled(whole, p95_ms[trials[0].id])
     widest_ms = limit_ms * _ROOM * _DRIFT
@@ -187,12 +190,12 @@ def limit(p95_ms: Mapping[str, float], fastest: Trial, base: Trial, budget: Budg
     return p95_ms[fastest.id] * min(1.0 if share is None else share, 1.0) / _ROOM
 
 
-def _clock(base: Trial, size: float, bench: Bench, final_s: float) -> Clock:
-    """Return how to spend the time; `size`: of the students to come, as a share of the tuned model's time."""
+def _clock(base: Trial, size: float, bench: Bench, kept_s: float) -> Clock:
+    """Return how to spend the time but `kept_s`; `size`: of the students, as a share of the tuned model's time."""
     opened = bench.run
 
     def settle() -> list[float]:
-        left = opened.remaining_s - final_s
+        left = opened.remaining_s - kept_s
         lesson_s = min(max(left * _LESSON_SHARE, _SHORTEST_LESSON_S), _LONGEST_LESSON_S)
         lessons = max(0, math.floor(left * _RANKING_SHARE / (lesson_s + _BUILD_S)))
         # an epoch of a student next to one of tuning, as the layers that fit the limit are to all layers
