@@ -45,7 +45,7 @@ _ALIKE = 0.004
 """Hopes that differ by less are taken for the same: the error of what is estimated on 1,000 validation rows."""
 _BUILD_S = 20.0
 """Seconds around a lesson: layers chosen, widths made up for, a runtime built, validation answered."""
-_COSTS_S = 20.0
+_COSTS_S = 40.0
 """To measure what each width of each module loses."""
 _EPOCHS = 60
 _VISITS = 12

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _CALIBRATION_ROWS = 512
-_JUDGED_ROWS = 256
+_JUDGED_ROWS = 128
 _BATCH = 64
 
 

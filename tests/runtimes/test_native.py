@@ -75,13 +75,6 @@ def session(compiled: Path) -> Session:
     return Native(threads=1).open(compiled)
 
 
-@pytest.fixture
-def compiled_once(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program is the same for every model."""
-    code = (compiled / "native.so").read_bytes()
-    monkeypatch.setattr(part, "_compile", lambda compiler, flags, out: out.write_bytes(code))
-
-
 def _edited(model: Path, edit: Callable[[Any], None], out: Path) -> Path:
     """Write the model in another shape, its weights made larger so that each module's share shows in the answers."""
     import torch
@@ -96,7 +89,6 @@ def _edited(model: Path, edit: Callable[[Any], None], out: Path) -> Path:
     return out
 
 
-@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_gives_torch_s_answers_at_every_length(
     name: str, model: Path, sample: Sample, all_lengths: list[list[int]], tmp_path: Path
