@@ -2,10 +2,10 @@
 
     python benchmarks/latency_table.py benchmarks/specs/banking77.toml [runtime ...]
 
-Random shapes (depth, heads and neurons of each layer, a pooled last layer or not) are predicted from the table, then
-built with random weights and timed over the test texts, all in one race with five models that the table was made
-from. By those the table is set to the machine's speed of the hour, as the search does with the tuned model. The result
-is benchmarks/results/latency_table@<machine digest>@<date>.json, which holds the errors before that too.
+The models that a table is made from and random others (depth, heads and neurons of each layer, a pooled last layer or
+not), all of random weights, are timed over the test texts in one race. A table is fitted to the first and predicts the
+others: in one race, for the machine drifts by more than the table's error from one to the next. The result is
+benchmarks/results/latency_table@<machine digest>@<date>.json.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from plimsoll.core import find
 from plimsoll.core.parts import Runtime
 from plimsoll.core.spec import Spec
 from plimsoll.search import predict, tune
-from plimsoll.search.predict import Shapes
+from plimsoll.search.predict import Probe, Shapes
 from plimsoll.train.shape import LayerShape
 
 RESULTS = Path(__file__).parent / "results"
-MODELS, KNOWN, ROUNDS, REQUESTS = 20, 5, 80, 25
+MODELS, ROUNDS, REQUESTS = 20, 120, 25
 
 
 def unseen(whole: Shapes, count: int, seen: set[Shapes], seed: int = 0) -> list[Shapes]:
@@ -56,23 +56,21 @@ def main(spec: Path, *names: str) -> None:
         for name in names or ("native", "onnxruntime"):
             cls = cast(type[Runtime], find.part("runtimes", name))
             runtime = max((v for v in cls.variants(bench.threads, "cpu") if v.build_s <= 45), key=lambda v: v.steps)
-            table = predict.table([runtime], bench)[0]
-            models = unseen(predict.shapes(bench), MODELS, {p.layers for p in table.probes})
-            known = sorted((p.layers for p in table.probes), key=table.p95_ms)[-KNOWN:]
-            entries = {str(i): (cast(Runtime, runtime), m) for i, m in enumerate((*models, *known))}
-            blocks = predict.timed(entries, bench, ROUNDS, REQUESTS)
-            for quantile, cost in ((0.5, table.p50), (0.95, table.p95)):
-                times = [np.quantile(np.concatenate(blocks[str(i)]) * 1000, quantile) for i in range(len(entries))]
-                measured = np.array(times[:MODELS])
-                hour = float(np.median(np.array(times[MODELS:]) / [cost.us(m) for m in known]))
-                raw = np.array([cost.us(m) for m in models])
-                predicted = raw * hour
+            whole = predict.shapes(bench)
+            known = predict.probes_of(whole)
+            models = unseen(whole, MODELS, set(known))
+            entries = {str(i): (cast(Runtime, runtime), m) for i, m in enumerate((*known, *models))}
+            us = {k: np.concatenate(b) * 1000 for k, b in predict.timed(entries, bench, ROUNDS, REQUESTS).items()}
+            p50, p95 = ([float(np.quantile(us[str(i)], q)) for i in range(len(entries))] for q in (0.5, 0.95))
+            table = predict.fitted(runtime, bench.machine, [
+                Probe(layers=m, p50_us=p50[i], p95_us=p95[i]) for i, m in enumerate(known)])
+            for quantile, cost, times in ((0.5, table.p50, p50), (0.95, table.p95, p95)):
+                measured = np.array(times[len(known):])
+                predicted = np.array([cost.us(m) for m in models])
                 off = np.abs(predicted / measured - 1)
                 records.append({
-                    "runtime": runtime.says(), "quantile": quantile, "margin": table.margin, "speed_of_the_hour": hour,
+                    "runtime": runtime.says(), "quantile": quantile, "margin": table.margin,
                     "median_error": float(np.median(off)), "worst_error": float(off.max()),
-                    "median_error_before": float(np.median(np.abs(raw / measured - 1))),
-                    "worst_error_before": float(np.abs(raw / measured - 1).max()),
                     "models": [
                         {"layers": [s.model_dump() for s in m], "predicted_us": p, "measured_us": t}
                         for m, p, t in zip(models, predicted.tolist(), measured.tolist(), strict=True)

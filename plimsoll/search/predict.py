@@ -29,7 +29,10 @@ _LEAST_MARGIN = 0.03
 
 _MIXTURES = (
     (False, ((1, 3), (3, 1))), (False, ((2, 1), (1, 4), (3, 2))), (False, ((1, 1), (4, 2), (2, 3))),
+    (False, ((2, 3),)), (False, ((3, 2), (1, 1), (2, 4), (4, 1))), (False, ((1, 2), (2, 1), (3, 4), (1, 3), (2, 2))),
     (True, ((2, 2),)), (True, ((3, 1), (1, 3))), (True, ((2, 4), (3, 3), (1, 1))),
+    (True, ((1, 1), (4, 2))), (True, ((3, 3), (1, 2), (2, 1), (3, 2))),
+    (True, ((2, 1), (1, 4), (3, 2), (2, 3), (2, 2))),
 )
 """Models of the table with layers of several widths: whether the last is pooled, and quarters of all heads and neurons
 of each layer."""
@@ -149,7 +152,7 @@ def table(runtimes: Sequence[Runtime], bench: Bench, widths: bool = True) -> lis
     laid out like BERT's.
     """
     whole = shapes(bench)
-    wanted = _probes(whole, widths)
+    wanted = probes_of(whole, widths)
 
     def make(out: Path) -> None:
         entries = {f"{i}-{j}": (r, p) for i, r in enumerate(runtimes) for j, p in enumerate(wanted)}
@@ -170,10 +173,10 @@ def table(runtimes: Sequence[Runtime], bench: Bench, widths: bool = True) -> lis
 
 def table_s(runtime: Runtime, whole: Shapes) -> float:
     """Return roughly how many seconds a table for all widths takes: most are small models, built in half the time."""
-    return len(_probes(whole)) * runtime.build_s / 2
+    return len(probes_of(whole)) * runtime.build_s / 2
 
 
-def _probes(whole: Shapes, widths: bool = True) -> list[Shapes]:
+def probes_of(whole: Shapes, widths: bool = True) -> list[Shapes]:
     """Return models that tell costs apart: depths, modules that are gone, a pooled layer, and mixtures of widths.
 
     The mixtures keep the fit honest where students are: on MiniLM, probes of whole, half and no width alone put

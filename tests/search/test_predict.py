@@ -19,7 +19,7 @@ def _probes(noise: float = 0.0) -> list[Probe]:
     rng = np.random.default_rng(0)
     return [
         Probe(layers=p, p50_us=TRUE.us(p) / 2, p95_us=TRUE.us(p) * (1 + noise * rng.standard_normal()))
-        for p in predict._probes(WHOLE)
+        for p in predict.probes_of(WHOLE)
     ]
 
 
