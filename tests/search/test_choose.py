@@ -116,7 +116,8 @@ def test_every_reason_carries_its_numbers() -> None:
         "on validation its quality changes by -3.00 points": trial("doubted", 1, delta=-0.03),
         "slower: p95 2.00 ms against 1.00 ms": trial("slow", 2),
         "as fast within the noise": trial("same", 1.0),
-        "slower in the short race: p95 2.50 ms against 1.00 ms": trial("untimed", 2.5),
+        "slower: 4.00x the baseline's speed at p95 in the short race, the chosen one 10.00x": trial("untimed", 2.5),
+        "not among the few that were raced to the end: 12.50x": trial("quicker, but doubted", 0.8),
     }
     for says, loser in cases.items():
         assert says in choose.reason(loser, chosen, budget, times, ROWS, met=True)
@@ -133,7 +134,8 @@ def test_nothing_fits_names_the_limit_its_floor_and_what_relaxing_buys() -> None
     found = choose.binding(miss, trials, budget, ROWS)
     assert miss.id == "fast"
     assert found.limit == "p95_ms"
-    assert found.floor.value == 0.4
+    assert found.floor.value == 1.0  # what is faster breaks the other limit
+    assert "that hold the other limits" in found.floor_from
     assert "p95_ms = 1.02 would let null fast pass" in found.relaxing
     assert any(line.startswith("quality_drop = 0.06 would let null") for line in found.relaxing)
 

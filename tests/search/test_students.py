@@ -21,7 +21,7 @@ TRUE = Cost(base=40, attention=10, head=4, feed_forward=8, neuron=0.07, query=9,
 
 @pytest.fixture
 def table() -> LatencyTable:
-    probes = [Probe(layers=p, p50_us=TRUE.us(p) / 2, p95_us=TRUE.us(p)) for p in predict._probes(WHOLE)]
+    probes = [Probe(layers=p, p50_us=TRUE.us(p) / 2, p95_us=TRUE.us(p)) for p in predict.probes_of(WHOLE)]
     return predict.fitted(Null(), "machine", probes)
 
 

@@ -76,7 +76,7 @@ def test_nothing_fits_delivers_the_nearest_miss_and_says_what_would(null_folder:
 def test_too_few_test_rows_are_said_to_be_too_few(null_folder: Path, null_tables: Tables) -> None:
     lines = (null_folder / "test.jsonl").read_text().splitlines(keepends=True)[:30]
     (null_folder / "test.jsonl").write_text("".join(lines))
-    null_tables["budget"] = {"quality_drop": 0.0001, "min_speedup": 3}
+    null_tables["budget"] = {"quality_drop": 0.01, "min_speedup": 12}
     decision = tune(Spec.parse(null_tables), null_folder / "runs" / "a")
     assert decision.verdict == "not-met"
     assert decision.binding is not None
