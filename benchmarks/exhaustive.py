@@ -1,10 +1,10 @@
 """The search for students against teaching every one of them, over a space small enough to exhaust.
 
-    python benchmarks/exhaustive.py benchmarks/specs/banking77_small_space.toml [--seconds 240]
+    python benchmarks/exhaustive.py benchmarks/specs/banking77_small_space.toml [--seconds 240] [--lesson 160]
 
 The space is every student of the depths that the spec's `keep_layers` names, pooled and not. The search gets so many
-seconds for it, latency table and short lessons included; then every student is taught as long as the longest lesson of
-the search. Both come to the fastest student that holds the spec's quality limit on the test rows, timed in one race.
+seconds for it, latency table and short lessons included; then every student is taught for `--lesson` seconds. Both come
+to the fastest student that holds the spec's quality limit on the test rows, timed in one race.
 The result is benchmarks/results/exhaustive@<machine digest>@<date>.json.
 """
 
@@ -33,7 +33,7 @@ RESULTS = Path(__file__).parent / "results"
 ROUNDS, REQUESTS = 12, 80
 
 
-def main(spec: Path, seconds: float, out: Path) -> None:
+def main(spec: Path, seconds: float, lesson_s: float, out: Path) -> None:
     """Search, exhaust, compare, and keep the comparison."""
     with tune.prepared(Spec.read(spec), out, print) as (bench, machine):
         start = space.baseline(bench.run.spec, bench.threads)
@@ -48,7 +48,6 @@ def main(spec: Path, seconds: float, out: Path) -> None:
                                race=lambda trials: p95_ms(trials, bench))
         search_s = time.monotonic() - began
         searched = [t for t in made if t.artifact]
-        lesson_s = max(t.seconds["distil"] for t in searched)
 
         began = time.monotonic()
         every = [taught(student, lesson_s, searched[0], base, bench) for student in whole_space(bench)]
@@ -82,7 +81,7 @@ def whole_space(bench: Bench) -> list[students.Student]:
 
 
 def taught(student: students.Student, lesson_s: float, like: Trial, base: Trial, bench: Bench) -> Trial:
-    """Return the trial of a student after one lesson as long as the search's longest, on the same rows."""
+    """Return the trial of a student after one lesson, on the rows that the search taught."""
     augment = [m for m in like.recipe.moves if m.name() == "augment"]
     # one epoch more at most than the search's: another recipe, so nothing of the search's is taken for it
     distil = cast(Move, find.read("moves", {"move": "distil", "epochs": 61, "patience": 15}))
@@ -131,7 +130,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", type=Path)
     parser.add_argument("--seconds", type=float, default=240.0, help="for the search")
+    parser.add_argument("--lesson", type=float, default=160.0, help="seconds, for each student of the exhaustive run")
     parser.add_argument("--out", type=Path, help="a run folder to keep; default one that is thrown away")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        main(given.spec, given.seconds, given.out or Path(folder) / "run")
+        main(given.spec, given.seconds, given.lesson, given.out or Path(folder) / "run")

@@ -31,10 +31,12 @@ _DRIFT = 1.3
 9.9 and 13.2 times as fast for MiniLM-L6 in int8. So what one race rules out by less is not ruled out."""
 _LESSON_SHARE, _SHORTEST_LESSON_S, _LONGEST_LESSON_S = 0.05, 20.0, 75.0
 """Of the time for students: one short lesson."""
-_RANKING_SHARE = 0.3
-"""Of the time for students: all short lessons."""
+_RANKING_SHARE, _LARGEST_RANKING_SHARE = 0.3, 0.5
+"""Of the time for students: all short lessons; and what they may take where that is too little for a ranking."""
 _FEWEST = 3
 """Short lessons that make a ranking; with time for fewer, one student is sized by the table and taught in full."""
+_AROUND_S = 8.0
+"""Seconds around a short lesson, but for the runtime's build: layers chosen, validation answered."""
 _FIRST_SHARE = 0.6
 """Of what is left then: the surest one; the rest is for the fastest that holds the quality limit as it is."""
 _STILL_LOST = 0.6
@@ -151,13 +153,13 @@ def taught(
     tuned, _ = walk(base.recipe, bench, lambda move: None, {})
     whole = predict.shapes(bench, tuned)
     limit_ms = limit(p95_ms, trials[0], base, opened.spec.budget)
-    before_s = predict.table_s(trials[0].recipe.runtime, whole) + _COSTS_S
-    clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s + before_s)
+    runtime, asked = trials[0].recipe.runtime, opened.spec.search.keep_layers
+    before_s = predict.table_s(runtime, whole) + (0.0 if asked else _COSTS_S)
+    clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s + before_s, _AROUND_S + runtime.build_s)
     table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches)[0]
     table = table.scaled(whole, p95_ms[trials[0].id])
     widest_ms = limit_ms * _ROOM * _DRIFT
     lesson = _Lesson(table, clock, bench, base, tuned, final_s)
-    asked = opened.spec.search.keep_layers
     ladders = [ladder(whole, asked, pooled) for pooled in (True, False)]
     ruled_out = [lesson.ruled_out(s, widest_ms) for s in hopeless([*ladders[0], *ladders[1]], table, widest_ms)]
     if not clock.searches:
@@ -191,14 +193,17 @@ def limit(p95_ms: Mapping[str, float], fastest: Trial, base: Trial, budget: Budg
     return p95_ms[fastest.id] * min(1.0 if share is None else share, 1.0) / _ROOM
 
 
-def _clock(base: Trial, size: float, bench: Bench, kept_s: float) -> Clock:
-    """Return how to spend the time but `kept_s`; `size`: of the students, as a share of the tuned model's time."""
+def _clock(base: Trial, size: float, bench: Bench, kept_s: float, around_s: float) -> Clock:
+    """Return how to spend the time but `kept_s`; `size`: of the students, as a share of the tuned model's time.
+
+    around_s: what a short lesson takes beside the lesson.
+    """
     opened = bench.run
 
     def settle() -> list[float]:
         left = opened.remaining_s - kept_s
         lesson_s = min(max(left * _LESSON_SHARE, _SHORTEST_LESSON_S), _LONGEST_LESSON_S)
-        lessons = max(0, math.floor(left * _RANKING_SHARE / (lesson_s + _BUILD_S)))
+        lessons = how_many(left, lesson_s + around_s)
         # an epoch of a student next to one of tuning, as the layers that fit the limit are to all layers
         tuning_s = sum(base.seconds.get(move.name(), 0.0) for move in base.recipe.moves)
         epochs = max((getattr(move, "epochs", 1) for move in base.recipe.moves), default=1)
@@ -207,6 +212,12 @@ def _clock(base: Trial, size: float, bench: Bench, kept_s: float) -> Clock:
 
     lesson_s, lessons, copies = opened.settled("students", settle)
     return Clock(lesson_s=lesson_s, lessons=int(lessons), copies=int(copies))
+
+
+def how_many(left_s: float, each_s: float) -> int:
+    """Return for how many short lessons of `each_s` there is time; as many as make a ranking may take more of it."""
+    count = max(0, math.floor(left_s * _RANKING_SHARE / each_s))
+    return _FEWEST if count < _FEWEST <= left_s * _LARGEST_RANKING_SHARE / each_s else count
 
 
 def _costs(base: Trial, bench: Bench) -> list[LayerLosses]:

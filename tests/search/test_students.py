@@ -121,6 +121,13 @@ def test_a_sampler_s_choices_are_read_back_from_uniform_students_only() -> None:
     assert students._choices(uneven, WHOLE) is None
 
 
+@pytest.mark.parametrize(
+    ("left_s", "count"), [(-50.0, 0), (100.0, 1), (170.0, 1), (190.0, 3), (299.0, 3), (300.0, 3), (1000.0, 10)]
+)
+def test_a_ranking_may_take_half_of_a_short_time_and_a_third_of_a_long_one(left_s: float, count: int) -> None:
+    assert students.how_many(left_s, 30.0) == count
+
+
 class _Taught:
     """Stands in for the lessons: keeps who was taught in full, and for which share of the time."""
 
@@ -142,15 +149,17 @@ def _short(keep: int, delta: float, p95_ms: float) -> tuple[students.Student, Tr
 @pytest.mark.parametrize(
     ("short", "taught"),
     [
-        # the larger of two that look alike is the surest, and the smaller one is tried next
+        # the larger of two that look alike is the surest, and the smaller one, which holds as it is, comes next
         ([(1, -0.002, 0.1), (2, -0.004, 0.3)], [("drop_layers keep=2", 0.6), ("drop_layers keep=1", 1.0)]),
+        # one that would hold after another lesson only gets none: such students gain the least
+        ([(1, -0.007, 0.1), (2, -0.004, 0.3)], [("drop_layers keep=2", 1.0)]),
         # one that is clearly better is the surest; nobody else has hope
         ([(1, -0.05, 0.1), (3, -0.001, 0.4)], [("drop_layers keep=3", 1.0)]),
         # no hope for anyone: the best there is gets all the time
         ([(1, -0.08, 0.1), (2, -0.05, 0.3)], [("drop_layers keep=2", 1.0)]),
     ],
 )
-def test_the_surest_is_taught_first_and_then_the_fastest_with_hope(
+def test_the_surest_is_taught_first_and_then_the_fastest_that_holds(
     short: list[tuple[int, float, float]], taught: list[tuple[str, float]]
 ) -> None:
     lessons = _Taught()
