@@ -171,9 +171,9 @@ def table(runtimes: Sequence[Runtime], bench: Bench, widths: bool = True) -> lis
     return [LatencyTable.from_file(folder / f"{i}.json") for i in range(len(runtimes))]
 
 
-def table_s(runtime: Runtime, whole: Shapes) -> float:
-    """Return roughly how many seconds a table for all widths takes: most are small models, built in half the time."""
-    return len(probes_of(whole)) * runtime.build_s / 2
+def table_s(runtime: Runtime, whole: Shapes, widths: bool = True) -> float:
+    """Return roughly how many seconds a table takes: most are small models, built in half the time."""
+    return len(probes_of(whole, widths)) * runtime.build_s / 2
 
 
 def probes_of(whole: Shapes, widths: bool = True) -> list[Shapes]:

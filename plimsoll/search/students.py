@@ -154,9 +154,9 @@ def taught(
     whole = predict.shapes(bench, tuned)
     limit_ms = limit(p95_ms, trials[0], base, opened.spec.budget)
     runtime, asked = trials[0].recipe.runtime, opened.spec.search.keep_layers
-    before_s = predict.table_s(runtime, whole) + (0.0 if asked else _COSTS_S)
+    before_s = predict.table_s(runtime, whole, widths=asked is None) + (_COSTS_S if asked is None else 0.0)
     clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s + before_s, _AROUND_S + runtime.build_s)
-    table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches)[0]
+    table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches and asked is None)[0]
     table = table.scaled(whole, p95_ms[trials[0].id])
     widest_ms = limit_ms * _ROOM * _DRIFT
     lesson = _Lesson(table, clock, bench, base, tuned, final_s)
