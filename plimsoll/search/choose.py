@@ -259,12 +259,15 @@ def binding(miss: Trial, trials: Sequence[Trial], budget: Budget, test_rows: int
     best = max if limit in ("quality_drop", "min_speedup") else min
     floor, reached = best(floors, key=lambda pair: pair[0].value) if floors else (exact(0.0, ""), miss)
     on = " on validation" if limit == "quality_drop" and reached.quality_delta is None else ""
+    those = (
+        f"the {len(others)} measured that hold the other limits"
+        if len(others) < len(measured)
+        else f"{len(measured)} that were measured"
+    )
     return Binding(
         limit=limit,
         floor=floor,
-        floor_from=f"the best{on} of the {len(others)} measured that hold the other limits: {reached.recipe.says()}"
-        if len(others) < len(measured) else f"the best{on} of {len(measured)} that were measured: "
-        f"{reached.recipe.says()}",
+        floor_from=f"the best{on} of {those}: {reached.recipe.says()}",
         nearest_miss=miss.id,
         relaxing=tuple(_relaxing(measured, budget, test_rows)),
     )

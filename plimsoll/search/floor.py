@@ -67,6 +67,11 @@ def measured(bench: Bench) -> Floor | None:
         whole = predict.shapes(bench)
     except Unsupported:
         return None
+    refused = [w for w in ways if not _knows(w, bench)]
+    ways = [w for w in ways if w not in refused]
+    unmeasured = (*unmeasured, *(w.name() for w in refused))
+    if not ways:
+        return None
 
     def make(out: Path) -> None:
         (out / "floor.json").write_text(_measure(ways, unmeasured, base, whole, bench).to_json())
@@ -104,8 +109,6 @@ def _ways(bench: Bench) -> tuple[list[Runtime], tuple[str, ...]]:
 def _measure(
     ways: Sequence[Runtime], unmeasured: Sequence[str], base: Runtime, whole: Shapes, bench: Bench
 ) -> Floor:
-    refused = [w for w in ways if not _knows(w, bench)]
-    ways = [w for w in ways if w not in refused]
     entries: dict[str, tuple[Runtime, Shapes]] = {f"least {i}": (w, _LEAST) for i, w in enumerate(ways)}
     blocks = predict.timed({"baseline": (base, whole), **entries}, bench, _ROUNDS, _REQUESTS, _WARM_ROWS)
     names = {f"least {i}": "the smallest model there is" for i in range(len(ways))}
@@ -116,7 +119,7 @@ def _measure(
         least=tuple(least),
         more=tuple(_rungs({"one": "one whole layer", "whole": f"all {len(whole)} layers"}, more, blocks)),
         baseline_p95_ms=quantile(np.concatenate(blocks["baseline"]), 0.95),
-        unmeasured=(*unmeasured, *(w.name() for w in refused)),
+        unmeasured=tuple(unmeasured),
     )
 
 
@@ -124,7 +127,9 @@ def _knows(runtime: Runtime, bench: Bench) -> bool:
     """Return whether a runtime can build the smallest model of this architecture; why not is said when it is tried."""
     try:
         predict.probe(runtime, _LEAST, bench)
-    except (Unsupported, ChildError):
+    except Unsupported:
+        return False
+    except ChildError:
         bench.retire_maker()
         return False
     return True

@@ -27,7 +27,7 @@ from plimsoll.train.teacher import TEACHER
 _ROOM = 1.1
 """Between a predicted p95 and the limit: for the bound by which the limit is judged, and for the table's own error."""
 _DRIFT = 1.3
-"""What a recipe takes against the baseline differs by as much between two races of one run, an hour of training apart:
+"""What a recipe takes against the baseline differs by as much between two races of one run, with training between:
 9.9 and 13.2 times as fast for MiniLM-L6 in int8. So what one race rules out by less is not ruled out."""
 _LESSON_SHARE, _SHORTEST_LESSON_S, _LONGEST_LESSON_S = 0.05, 20.0, 75.0
 """Of the time for students: one short lesson."""
@@ -156,7 +156,7 @@ def taught(
     runtime, asked = trials[0].recipe.runtime, opened.spec.search.keep_layers
     before_s = predict.table_s(runtime, whole, widths=asked is None) + (_COSTS_S if asked is None else 0.0)
     clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s + before_s, _AROUND_S + runtime.build_s)
-    table = predict.table([trials[0].recipe.runtime], bench, widths=clock.searches and asked is None)[0]
+    table = predict.table([runtime], bench, widths=clock.searches and asked is None)[0]
     table = table.scaled(whole, p95_ms[trials[0].id])
     widest_ms = limit_ms * _ROOM * _DRIFT
     lesson = _Lesson(table, clock, bench, base, tuned, final_s)

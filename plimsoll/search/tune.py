@@ -135,12 +135,11 @@ def decided(trials: Sequence[Trial], blocks: Blocks, bench: Bench, machine: Mach
     chosen: Trial | None = None
     looks = 0
     # the baseline comes last: it is the surest of all, and would take a look from the surest of those that are faster
-    for trial in [*choose.looked_at([t for t in order if not t.baseline], rows, _LOOKS), base]:
+    faster, last = ([t for t in order if t.baseline is is_base] for is_base in (False, True))
+    for trial in [*choose.looked_at(faster, rows, _LOOKS), *last]:
         if not trial.baseline:
             by_id[trial.id] = trial = judge(trial, looks)
             looks += 1
-        elif base.id not in {t.id for t in order}:
-            continue
         if all(c.holds for c in choose.checks(trial, spec.budget)):
             chosen = trial
             break

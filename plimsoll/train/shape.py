@@ -116,8 +116,9 @@ def _shape(layer: Any) -> LayerShape:
     try:
         attention, intermediate = layer.attention, layer.intermediate
         gone = not isinstance(attention.output.dense, Linear)
-        projections = () if gone else [getattr(attention.self, name) for name in _PROJECTIONS]
-        heads = attention.self.num_attention_heads if projections else 0
+        heads = 0 if gone else attention.self.num_attention_heads
+        if heads and not all(hasattr(attention.self, name) for name in _PROJECTIONS):
+            raise AttributeError
         neurons = 0 if isinstance(intermediate, Identity) else intermediate.dense.out_features
     except AttributeError:
         raise Unsupported(f"{type(layer).__name__} keeps its heads and neurons where Plimsoll does not know them",

@@ -83,6 +83,16 @@ def test_a_runtime_that_does_not_know_the_model_is_left_out_of_the_floor(
     assert any("native" in note for note in decision.notes)
 
 
+def test_without_a_runtime_that_knows_the_model_nothing_is_certified(tmp_path: Path, tables: dict[str, Any]) -> None:
+    write_tiny_bert(tmp_path / "model", hidden_size=24)
+    tables["target"]["runtimes"] = ["native"]
+    tables["search"] = {"moves": [{"move": "finetune", "epochs": 1, "precision": "fp32"}], "keep_layers": []}
+    decision = tune(Spec.parse(tables), tmp_path / "runs" / "a")
+    assert decision.verdict == "not-met"
+    assert decision.baseline is not None  # it was trained and measured: the floor had nothing to say
+    assert any("does not know" in r.reason for r in decision.rejected)
+
+
 def test_a_limit_below_the_floor_is_answered_without_training(tmp_path: Path, tables: dict[str, Any]) -> None:
     out = tmp_path / "runs" / "a"
     decision = tune(Spec.parse(tables), out)
