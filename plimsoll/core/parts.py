@@ -187,6 +187,16 @@ class Task(Part, ABC):
     def correct(self, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which rows are right: bool [rows]."""
 
+    def evidence(
+        self, outputs: NDArray[np.float32], targets: NDArray[np.int64]
+    ) -> NDArray[np.bool_] | NDArray[np.float64]:
+        """Return what each row says of the quality: bool [rows], or float64 [rows, sums] that `value` adds up."""
+        return self.correct(outputs, targets)
+
+    def value(self, evidence: NDArray[Any]) -> float:
+        """Return the headline metric of rows from their evidence."""
+        return float(np.mean(evidence))
+
     def expected_change(
         self, reference: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
