@@ -52,6 +52,50 @@ def tune(
 
 
 @app.command
+def train(
+    spec: Path,
+    /,
+    *,
+    methods: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    out: Path | None = None,
+    overrides: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+) -> int:
+    """Compare ways to tune the spec's model on its rows and this machine, and train the best in full.
+
+    Each method gets a sweep of its learning rate, then probes at equal rows and at equal time with three seeds;
+    who may still win is trained until validation stops improving. All of it takes about budget.search_minutes.
+    The same command goes on where an interrupted one stopped.
+
+    Parameters
+    ----------
+    spec
+        The TOML file with the task and the model; its limits play no part here.
+    methods
+        Methods to compare, such as --methods finetune,lora; default all that are installed.
+    out
+        The run folder; default runs/<name of the spec>-train.
+    overrides
+        Replace one key of the spec, as table.key=value; may be given again.
+    """
+    from plimsoll.core.spec import Spec
+    from plimsoll.report import methods as report
+    from plimsoll.report.progress import Screen
+    from plimsoll.search import methods as search
+    from plimsoll.search.tune import prepared
+
+    names = [name.strip() for given in methods for name in given.split(",") if name.strip()]
+    question = Spec.read(spec, overrides)
+    folder, console = out or Path("runs") / f"{spec.stem}-train", _console()
+    search.chosen_of(names, question)  # a name that is none, before anything is read
+    console.print(f"run folder {folder}", highlight=False, markup=False)
+    with Screen(console) as screen, prepared(question, folder, screen.show) as (bench, here):
+        compared = search.compare(bench, here, names, question.budget.search_minutes)
+    report.keep(compared, folder)
+    report.show(compared, console)
+    return 0
+
+
+@app.command
 def finish(run: Path, /) -> int:
     """End an interrupted search and decide from what it has: the best artifact so far, certified as any other.
 

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.bench.worker import Bench, peak_memory_mb
+from plimsoll.bench.worker import Bench
 from plimsoll.core.artifact import Artifact
 from plimsoll.core.child import Child
+from plimsoll.core.memory import peak_mb
 from plimsoll.core.parts import Event
 
 _UNTIMED = 8
@@ -83,7 +84,7 @@ class _Inside:
     def call(self, request: Mapping[str, Any], report: Callable[[Event], None] = lambda event: None) -> Any:
         arguments = {k: v for k, v in request.items() if k != "do"}
         if request["do"] == "memory":
-            return peak_memory_mb()
+            return peak_mb()
         if request["do"] == "score":
             return self._bench.score(request["split"], Path(request["out"]), report)
         return getattr(self._bench, request["do"])(**arguments)

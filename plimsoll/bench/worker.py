@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from plimsoll.core import artifact
+from plimsoll.core.memory import peak_mb
 from plimsoll.core.parts import Event
 
 
@@ -95,22 +96,6 @@ class Bench:
         return [len(ids) for ids in self.predictor.encode(self._texts[split])]
 
 
-def peak_memory_mb() -> float:
-    """Return the peak resident memory of this process in MB (10^6 bytes).
-
-    VmHWM, because ru_maxrss keeps the parent's peak across fork and exec; ru_maxrss where there is no /proc.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
 def main() -> None:
     """Serve the stopwatch over stdin and stdout."""
     from plimsoll.core.child import serve
@@ -132,7 +117,7 @@ def main() -> None:
             "score": lambda q, report: opened[0].score(q["split"], Path(q["out"]), report),
             "invariance": lambda q, report: opened[0].invariance(q["split"], q["rows"]),
             "lengths": lambda q, report: opened[0].lengths(q["split"]),
-            "memory": lambda q, report: peak_memory_mb(),
+            "memory": lambda q, report: peak_mb(),
         }
     )
 

@@ -52,6 +52,22 @@ def part(folder: Folder, name: str) -> type[Part]:
     return found[0]
 
 
+@cache
+def methods() -> tuple[str, ...]:
+    """Return the names of the moves that tune a pre-trained model, sorted."""
+    return tuple(n for n in names("moves") if cast(type[Move], part("moves", n)).tunes)
+
+
+def method(name: str) -> type[Move]:
+    """Return the move of a name that tunes a pre-trained model; raises SpecError for one that does not."""
+    if name.replace("-", "_") not in names("moves"):
+        raise SpecError(f'unknown method "{name}"', nearest(name, methods()))
+    cls = cast(type[Move], part("moves", name))
+    if not cls.tunes:
+        raise SpecError(f"{name} does not tune a pre-trained model", f"methods: {', '.join(methods())}")
+    return cls
+
+
 def read(folder: Folder, value: Any) -> Part:
     """Return the part a tagged mapping describes, such as {"runtime": "torch", "precision": "bf16"}.
 

@@ -63,6 +63,8 @@ class Work:
     report: Callable[[Event], None] = field(default=lambda event: None)
     checkpoint: Path | None = None
     """Folder in which a move that trains keeps its state, and finds that of a run that was killed; None keeps none."""
+    costs: Path | None = None
+    """File to which a move that trains writes what its steps cost, before it takes the first; None measures nothing."""
 
 
 class Move(Part, ABC):
@@ -71,6 +73,12 @@ class Move(Part, ABC):
     A model folder holds `config.json`, `model.safetensors`, `tokenizer.json` and, once a task's head
     is on it, `plimsoll_model.json`.
     """
+
+    tunes: ClassVar[bool] = False
+    """Whether it puts the task's head on a pre-trained model: a method that `plimsoll train` compares with others."""
+
+    rates: ClassVar[tuple[float, ...]] = ()
+    """Values of `learning_rate` to sweep before such a method is judged, ascending; empty where it has none."""
 
     @abstractmethod
     def apply(self, model: Path, work: Work, out: Path) -> None:

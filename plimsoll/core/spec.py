@@ -86,10 +86,19 @@ class Search(Record):
 
     moves: tuple[AnyMove, ...] = Field(default=("finetune",), validate_default=True)  # type: ignore[assignment]
     """Moves before any runtime; what they make is the baseline's model. An empty list takes the model as it is."""
+    methods: tuple[str, ...] = ()
+    """Ways to tune that are compared before anything else, as `plimsoll train` does. The one that is chosen stands in
+    place of `moves`, which then only give their fields to the method of the same name."""
     keep_layers: tuple[PositiveInt, ...] | None = None
     """Students to distil, by encoder layers kept, at full width; an empty list: none. None: every depth and width that
     the latency table puts within the speed limits."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _methods_tune(self) -> Self:
+        for name in self.methods:
+            find.method(name)
+        return self
 
 
 class Recipe(Record):

@@ -163,6 +163,26 @@ def prepare(task: Task, out: Path, seed: int, tokenizer_json: Path | None = None
     return dataset
 
 
+def part(folder: Path, out: Path, train_rows: int, validation_rows: int, seed: int) -> None:
+    """Write to `out` the prepared data of `folder` with about so many train and validation rows of it, stratified.
+
+    Each class keeps a row at least, so many classes may make it more rows; all rows where there are not more.
+    """
+    whole = Dataset.load(folder)
+
+    def some(rows: Rows, count: int) -> Rows:
+        if count >= len(rows):
+            return rows
+        rest, taken = stratified(rows, count / len(rows), seed)
+        alone = set(rest.labels) - set(taken.labels)  # classes of one text
+        left = [i for i, label in enumerate(rest.labels) if label in alone]
+        return Rows(taken.texts + tuple(rest.texts[i] for i in left), taken.labels + tuple(rest.labels[i] for i in left),
+                    rows.source)
+
+    train, validation = some(whole.train, train_rows), some(whole.validation, validation_rows)
+    Dataset(whole.labels, train, validation, whole.test, whole.report)._write(out)
+
+
 def report(
     as_read: Rows,
     train: Rows,

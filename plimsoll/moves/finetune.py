@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from plimsoll.core.parts import Move, Work
 
@@ -20,6 +18,9 @@ class FineTune(Move):
     Costs: minutes on a CPU: about 6 floating-point operations per weight and token in each epoch.
     Source: Devlin et al., BERT, NAACL 2019, section 4; label smoothing from Szegedy et al., CVPR 2016.
     """
+
+    tunes: ClassVar[bool] = True
+    rates: ClassVar[tuple[float, ...]] = (5e-5, 1e-4, 2e-4)
 
     epochs: PositiveInt = 6
     """Passes over the training rows, at most."""
@@ -43,28 +44,23 @@ class FineTune(Move):
     """Epochs without a better validation score before training stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products. auto measures fp32 against bf16 on the first rows and keeps the faster."""
+    frozen_layers: NonNegativeInt = 0
+    """So many of the lowest layers stay as they are, and the embeddings below them: what they give is computed once
+    and kept, at four bytes for each number of a hidden state."""
+    checkpointing: Literal["none", "selective", "full"] = "none"
+    """Which activations are computed again in the backward pass instead of kept: a trade of time for memory."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
-        """Write the fine-tuned model to `out`. Raises ChildError when the loss is not finite."""
-        began = time.perf_counter()
-        from plimsoll.core import find
-        from plimsoll.data.dataset import Dataset
-        from plimsoll.train import batches, encoder, loop, losses
+        """Write the fine-tuned model to `out`.
 
-        data = Dataset.load(work.data)
-        train, validation, test = (batches.tokenize(model, rows.texts, self.max_length)
-                                   for rows in (data.train, data.validation, data.test))
-        longest = max(int(tokens.lengths.max()) for tokens in (train, validation, test))
-        if self.max_length is not None:  # longer texts may come, but none that the model cannot take
-            longest = min(self.max_length, batches.longest_input(json.loads((model / "config.json").read_text())))
-        targets = data.targets("validation")
+        Raises ChildError when the loss is not finite, and Unsupported for more frozen layers than there are.
+        """
+        began = time.perf_counter()
+        from plimsoll.train import loop, tuning
+
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             head_learning_rate=self.head_learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
-            patience=self.patience, precision=self.precision)
-        with loop.settings(work):
-            tuned = encoder.start(model, work.task, len(data.labels), self.dropout)
-            loop.fit(tuned, train, validation, losses.hard(data.targets("train"), self.label_smoothing, work.device),
-                     lambda logits: float(np.mean(work.task.correct(logits, targets))), how, work, self.name(), began)
-            record = encoder.ModelRecord(task=find.write(work.task), labels=data.labels, max_length=longest)
-            encoder.save(tuned, record, model, out)
+            patience=self.patience, precision=self.precision, checkpointing=self.checkpointing)
+        tuning.tune(model, work, out, self.name(), how, began, label_smoothing=self.label_smoothing,
+                    dropout=self.dropout, max_length=self.max_length, frozen_layers=self.frozen_layers)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 
 from plimsoll.core.decision import Decision, Side
 from plimsoll.core.store import write_atomic
-from plimsoll.report.words import delta, number, share
+from plimsoll.report.words import delta, number, safe, share
 
 
 def keep(decision: Decision, folder: Path) -> Path:
@@ -23,7 +22,7 @@ def write(decision: Decision) -> str:
     lines = [
         f"# Verdict: {decision.verdict}",
         "",
-        _safe(decision.why),
+        safe(decision.why),
         "",
         f"Limits: {', '.join(limits)}.",
         "",
@@ -37,22 +36,22 @@ def write(decision: Decision) -> str:
             f"`{decision.binding.limit}`; the best measured was "
             f"{delta(floor) if decision.binding.limit == 'quality_drop' else number(floor)}.",
             "",
-            *([f"The floor is {_safe(decision.binding.floor_from)}.", ""] if decision.binding.floor_from else []),
-            *(f"- {_safe(x)}" for x in decision.binding.relaxing),
+            *([f"The floor is {safe(decision.binding.floor_from)}.", ""] if decision.binding.floor_from else []),
+            *(f"- {safe(x)}" for x in decision.binding.relaxing),
             "",
         ]
     if decision.rejected:
         lines += _others(decision)
     if decision.notes:
-        lines += ["## Notes", "", *(f"- {_safe(n)}" for n in decision.notes), ""]
+        lines += ["## Notes", "", *(f"- {safe(n)}" for n in decision.notes), ""]
     lines += _worst(decision)
     machine = decision.machine.get("fingerprint", {})
     lines += [
         "## Machine and time",
         "",
-        f"- {_safe(str(machine.get('cpu', 'unknown')))}, {machine.get('cores_allowed', '?')} cores allowed, "
+        f"- {safe(str(machine.get('cpu', 'unknown')))}, {machine.get('cores_allowed', '?')} cores allowed, "
         f"digest `{decision.machine.get('digest', '')}`",
-        f"- ceilings: `{_safe(str(decision.machine.get('ceilings', {})))}`",
+        f"- ceilings: `{safe(str(decision.machine.get('ceilings', {})))}`",
         "- seconds: " + ", ".join(f"{k} {v:g}" for k, v in decision.seconds.items()),
         f"- spec digest `{decision.spec_digest}`",
         "",
@@ -95,7 +94,7 @@ def _others(decision: Decision) -> list[str]:
         "| recipe | p95 | quality delta | seen on |",
         "|---|---|---|---|",
         *(
-            f"| {_safe(recipes[f.trial].says())} | {f.p95_ms:.3g} ms | {f.quality_delta * 100:+.2f} points | {f.on} |"
+            f"| {safe(recipes[f.trial].says())} | {f.p95_ms:.3g} ms | {f.quality_delta * 100:+.2f} points | {f.on} |"
             for f in front
         ),
         "",
@@ -104,7 +103,7 @@ def _others(decision: Decision) -> list[str]:
         "| recipe | state | why not | evidence |",
         "|---|---|---|---|",
         *(
-            f"| {_safe(r.recipe.says())} | {r.state} | {_safe(r.reason)} | [{r.trial}]({r.evidence}) |"
+            f"| {safe(r.recipe.says())} | {r.state} | {safe(r.reason)} | [{r.trial}]({r.evidence}) |"
             for r in decision.rejected
         ),
         "",
@@ -113,7 +112,7 @@ def _others(decision: Decision) -> list[str]:
 
 def _sides(a: Side, b: Side) -> list[str]:
     rows = [
-        ("recipe", _safe(a.recipe.says()), _safe(b.recipe.says())),
+        ("recipe", safe(a.recipe.says()), safe(b.recipe.says())),
         ("p50", number(a.latency_ms.p50), number(b.latency_ms.p50)),
         ("p95", number(a.latency_ms.p95), number(b.latency_ms.p95)),
         ("p99", number(a.latency_ms.p99), number(b.latency_ms.p99)),
@@ -135,14 +134,6 @@ def _worst(decision: Decision) -> list[str]:
         return []
     mine, theirs = decision.chosen.scores.get("recall", {}), decision.baseline.scores.get("recall", {})
     worst = sorted(mine, key=lambda c: (mine[c], c))[:8]
-    rows = [f"| {_safe(c)} | {mine[c]:.1%} | {theirs.get(c, float('nan')):.1%} |" for c in worst]
+    rows = [f"| {safe(c)} | {mine[c]:.1%} | {theirs.get(c, float('nan')):.1%} |" for c in worst]
     head = ["## Worst classes of the chosen artifact on test", "", "| class | recall | baseline |", "|---|---|---|"]
     return [*head, *rows, ""]
-
-
-def _safe(text: str) -> str:
-    """Return text that Markdown and HTML show as it is: no tags, no table breaks, no links."""
-    flat = " ".join(html.escape(text, quote=False).split())
-    for sign in "\\`*_[]|":
-        flat = flat.replace(sign, "\\" + sign)
-    return flat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 
 from plimsoll.core.record import Measurement
@@ -23,6 +24,14 @@ def delta(m: Measurement) -> str:
 def share(m: Measurement) -> str:
     """Return a quality as a percentage with its bounds."""
     return f"{m.value:.2%} ({m.low:.2%} to {m.high:.2%}, n={m.n:,})"
+
+
+def safe(text: str) -> str:
+    """Return text that Markdown and HTML show as it is: no tags, no table breaks, no links."""
+    flat = " ".join(html.escape(text, quote=False).split())
+    for sign in "\\`*_[]|":
+        flat = flat.replace(sign, "\\" + sign)
+    return flat
 
 
 def _bound(x: float, digits: int) -> str:

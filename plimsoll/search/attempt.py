@@ -149,19 +149,8 @@ def walk(
     """Apply the moves in order, each once for all recipes that share it; return the model folder and its key."""
     model = bench.pretrained
     key: dict[str, Any] = {"pretrained": bench.pretrained_digest}
-    spec = bench.run.spec
     for move in recipe.moves:
-        key = {
-            "move": find.write(move),
-            "from": digest(key),
-            "data": bench.data_digest,
-            "seed": spec.search.seed,
-            "device": spec.target.device,
-            "threads": bench.threads,
-            "version": version("plimsoll-ml"),
-            # training is planned to fit the search, so another budget makes another model
-            "search_minutes": spec.budget.search_minutes,
-        }
+        key = model_key(move, key, bench)
         source = model
 
         unfinished = str(bench.run.store.unfinished("model", key))
@@ -176,6 +165,22 @@ def walk(
         model: Path = bench.run.store.once("model", key, make)
         seconds[move.name()] = json.loads((model / "seconds.json").read_text())
     return model, key
+
+
+def model_key(move: Move, source: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    """Return what names, in the store, the model that a move makes of the one named by `source`."""
+    spec = bench.run.spec
+    return {
+        "move": find.write(move),
+        "from": digest(source),
+        "data": bench.data_digest,
+        "seed": spec.search.seed,
+        "device": spec.target.device,
+        "threads": bench.threads,
+        "version": version("plimsoll-ml"),
+        # training is planned to fit the search, so another budget makes another model
+        "search_minutes": spec.budget.search_minutes,
+    }
 
 
 def work_request(bench: Bench, model: Path) -> dict[str, Any]:

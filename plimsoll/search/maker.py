@@ -34,9 +34,28 @@ def _work(request: dict[str, Any], report: Callable[[Event], None]) -> Work:
 def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
     move = cast(Move, find.read("moves", request["move"]))
     work = replace(
-        _work(request, report), deadline_s=request["deadline_s"], checkpoint=Path(request["checkpoint"])
+        _work(request, report),
+        deadline_s=request["deadline_s"],
+        checkpoint=Path(request["checkpoint"]) if request.get("checkpoint") else None,
+        costs=Path(request["costs"]) if request.get("costs") else None,
     )
     move.apply(Path(request["model"]), work, Path(request["out"]))
+
+
+def _answers(request: dict[str, Any], report: Callable[[Event], None]) -> None:
+    """Write a model's logits on a split, float32 [rows, labels] as .npy."""
+    import numpy as np
+
+    from plimsoll.data.dataset import Dataset
+    from plimsoll.train import batches, encoder, loop
+
+    folder = Path(request["model"])
+    record = encoder.ModelRecord.from_file(folder / encoder.MODEL_RECORD)
+    rows = getattr(Dataset.load(Path(request["data"])), request["split"])
+    with loop.settings(_work(request, report)):
+        model = encoder.load(folder).to(request["device"])
+        np.save(request["out"], loop.predict(model, batches.tokenize(folder, rows.texts, record.max_length),
+                                             request["device"]))
 
 
 def _module_costs(request: dict[str, Any], report: Callable[[Event], None]) -> list[dict[str, Any]]:
@@ -68,5 +87,5 @@ def _shapes(request: dict[str, Any], report: Callable[[Event], None]) -> list[di
 
 if __name__ == "__main__":
     serve(
-        {"apply": _apply, "build": _build, "probe": _probe, "shapes": _shapes, "module_costs": _module_costs}
+        {"apply": _apply, "answers": _answers, "build": _build, "probe": _probe, "shapes": _shapes, "module_costs": _module_costs}
     )

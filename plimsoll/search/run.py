@@ -54,6 +54,10 @@ class Run:
         path = self.folder / "trials" / f"{trial_id}.json"
         return Trial.from_file(path) if path.exists() else None
 
+    def trials(self) -> list[Trial]:
+        """Return every finished trial."""
+        return [Trial.from_file(path) for path in sorted((self.folder / "trials").glob("*.json"))]
+
     def save(self, trial: Trial) -> Trial:
         """Write a trial's record, whole or not at all, and return it."""
         write_atomic(self.folder / "trials" / f"{trial.id}.json", trial.to_json())

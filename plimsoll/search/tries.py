@@ -34,7 +34,7 @@ def walked(bench: Bench, lowest: floor.Floor | None) -> list[Trial]:
     recipes, refused = space.variants(spec, bench.threads)
     for no in refused:
         trials.append(opened.save(Trial(id=no.recipe.id, recipe=no.recipe, state="skipped", reason=no.reason)))
-    teaches = "finetune" in {m.name() for m in spec.search.moves} and spec.search.keep_layers != ()
+    teaches = any(m.tunes for m in spec.search.moves) and spec.search.keep_layers != ()
     # what students are worth depends on a runtime to put them on, so some runtimes come first, but not all of the time
     rest = _final_s(opened) + (_share(opened, _STUDENT_SHARE) if teaches else 0.0)
     for recipe in recipes:
@@ -71,7 +71,7 @@ def _kept_precise(trials: Sequence[Trial], bench: Bench, base: Trial, rest_s: fl
 def _trimmed(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]:
     """Trim the vocabulary of what is too large on disk or in memory: it costs seconds and no speed."""
     spec = bench.run.spec
-    if "finetune" not in {m.name() for m in spec.search.moves}:
+    if not any(m.tunes for m in spec.search.moves):
         return []
     need_s = _final_s(bench.run)
 

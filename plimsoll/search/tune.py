@@ -26,7 +26,7 @@ from plimsoll.core.spec import Spec
 from plimsoll.core.store import ENTRY, Store, write_atomic
 from plimsoll.core.trial import Trial
 from plimsoll.data import dataset, pretrained
-from plimsoll.search import choose, floor, races, run, space, tries
+from plimsoll.search import choose, floor, methods, races, run, space, tries
 from plimsoll.search.attempt import Bench, correct, scores
 
 _LOOKS = 3
@@ -43,7 +43,7 @@ def tune(
     there is no baseline yet, and StoreError when the disk is full.
     """
     with prepared(spec, out, report, ending) as (bench, machine):
-        if ending and bench.run.trial(space.baseline(spec, bench.threads).id) is None:
+        if ending and not any(trial.baseline for trial in bench.run.trials()):
             raise RunError(f"{out} has no baseline yet, so there is nothing to decide from",
                            "let it run until the baseline is tuned and tried")
         there = bench.run.folder / "decision.json"
@@ -55,9 +55,12 @@ def tune(
             decision = floor.certificate(lowest, limit, bench, _described(machine))
             write_atomic(there, decision.to_json())
             return decision.model_copy(update={"run": str(out)})
+        compared = methods.tuned_by_the_best(bench, machine) if spec.search.methods else None
         trials = tries.walked(bench, lowest)
         finalists, blocks = races.raced(trials, bench)
         decision = decided(finalists, blocks, bench, machine)
+        if compared is not None:
+            decision = decision.model_copy(update={"notes": (*decision.notes, compared.why, *compared.questions)})
         write_atomic(there, decision.to_json())
         return decision.model_copy(update={"run": str(out)})
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from plimsoll.core.errors import ModelError
 from plimsoll.core.record import Record
-from plimsoll.train import shape
+from plimsoll.train import prefix, shape
 from plimsoll.train.shape import LayerShape
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class ModelRecord(Record):
     """Longest input in tokens, special tokens included."""
     layers: tuple[LayerShape, ...] = ()
     """The shape of each encoder layer; empty when all are as config.json says."""
+    prefix_tokens: int = 0
+    """Keys and values that the attention of every layer finds before those of the text."""
 
 
 def load(folder: Path) -> torch.nn.Module:
@@ -50,6 +52,8 @@ def load(folder: Path) -> torch.nn.Module:
     bare = blank(folder)
     if record.layers:
         shape.resize(bare, record.layers)
+    if record.prefix_tokens:
+        prefix.attach_blank(bare, record.prefix_tokens)
     model = with_head(bare, task, len(record.labels))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
@@ -58,8 +62,13 @@ def load(folder: Path) -> torch.nn.Module:
 def real(encoder: Any, mask: torch.Tensor) -> torch.Tensor:
     """Return which of the encoder's outputs count, [batch, outputs], from the mask of its input, [batch, length].
 
-    A pooled last layer leaves one vector a row, at the place of the first token, which is always real.
+    A pooled last layer leaves one vector a row, at the place of the first token, which is always real. Outputs of a
+    soft prompt that is being trained come before those of the text, and count as they will when it is made of tokens.
     """
+    import torch
+
+    if prompt := getattr(encoder, "virtual_tokens", 0):
+        return torch.cat([mask.new_ones(len(mask), prompt), mask], dim=1)
     return mask[:, :1] if shape.pooled(encoder) else mask
 
 
@@ -82,7 +91,7 @@ def set_dropout(model: torch.nn.Module, share: float) -> None:
 def save(model: torch.nn.Module, record: ModelRecord, source: Path, out: Path) -> None:
     """Write the model to `out`: config, weights as safetensors, the tokenizer files of `source`, and the record.
 
-    The shapes of the layers in the record are those of the model, whatever `record` said.
+    The shapes of the layers and the prefix in the record are those of the model, whatever `record` said.
     """
     from safetensors.torch import save_file
 
@@ -93,7 +102,8 @@ def save(model: torch.nn.Module, record: ModelRecord, source: Path, out: Path) -
     for name in _TOKENIZER_FILES:
         if (source / name).exists():
             shutil.copyfile(source / name, out / name)
-    made = record.model_copy(update={"layers": shape.changed(model.encoder)})
+    made = record.model_copy(
+        update={"layers": shape.changed(model.encoder), "prefix_tokens": prefix.tokens(model.encoder)})
     (out / MODEL_RECORD).write_text(made.to_json())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.errors import Unsupported
+from plimsoll.train import prefix
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ def onnx(module: torch.nn.Module, path: Path) -> None:
     if find_spec("onnx") is None:
         raise Unsupported("the model cannot be exported to ONNX", "pip install onnx")
     encoder = cast(Any, module.encoder)
+    prefix.refuse(encoder)
     # With the token types given, the exporter need not write some 35 nodes that look up the default ones.
     token_types = "token_type_ids" in inspect.signature(encoder.forward).parameters
 

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from plimsoll.core.errors import ChildError
 from plimsoll.core.parts import Event, Work
-from plimsoll.train import checkpoint, precision
+from plimsoll.core.store import write_atomic
+from plimsoll.train import checkpoint, costs, precision, recompute
 from plimsoll.train.attention import fastest_attention
 from plimsoll.train.batches import Batch, Tokens, by_length, shuffled
 from plimsoll.train.vocabulary import compact_vocabulary
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 _MEASURED_STEPS = 20
@@ -50,6 +53,8 @@ class Training:
     patience: int
     """Epochs without a better validation score before training stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    checkpointing: recompute.Policy = "none"
+    """Which activations are computed again in the backward pass instead of kept."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
     that was killed: the plan of that run is kept. Raises ChildError when the loss is not finite.
     """
     with (compact_vocabulary(model, (train, validation)) as (train, validation),
-          fastest_attention(model.encoder, work.device) as ready_for):
+          fastest_attention(model.encoder, work.device) as ready_for,
+          recompute.checkpointed(model.encoder, how.checkpointing)):
         return _Fit(model, train, validation, loss, score, shown or score, how, work, stage, began, ready_for).run()
 
 
@@ -156,6 +162,8 @@ class _Fit:
             self._go_on(*found)
 
     def run(self) -> Fitted:
+        if self.work.costs is not None:
+            self._measure_costs(self.work.costs)
         while self.epoch < self.epochs:
             self._epoch(self.epoch)
             logits = predict(self.model, self.validation, self.work.device)
@@ -168,7 +176,7 @@ class _Fit:
             if self.waited >= self.how.patience or self.best >= 1.0:
                 break
             self._plan(self.epoch)
-        self.model.load_state_dict(self.weights)
+        self._put_back(self.weights)
         rows = self.step * len(self.train) / self.steps_per_epoch
         return Fitted(validation=self.best, epochs=self.epoch, seconds=time.perf_counter() - self.began,
                       rows_per_s=rows / self.stepping_s, precision=self.precision)
@@ -215,7 +223,7 @@ class _Fit:
         tensors = {"order": self.order, "random": torch.random.get_rng_state()}
         if self.work.device == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        tensors |= {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        tensors |= {f"model.{name}": t for name, t in self._learned().items()}
         if self.epoch:
             tensors |= {f"best.{name}": t for name, t in self.weights.items()}
         for i, values in self.optimizer.state_dict()["state"].items():
@@ -229,7 +237,7 @@ class _Fit:
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-        self.model.load_state_dict(part("model."))
+        self._put_back(part("model."))
         of: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in part("optimizer.").items():
             index, _, key = name.partition(".")
@@ -311,17 +319,42 @@ class _Fit:
             "epoch": epoch + 1, "validation": self.validation_shown}
         self.work.report({**event, "loss": loss} if loss is not None else event)
 
+    def _learned(self) -> dict[str, torch.Tensor]:
+        """Return what a step can change: the parameters that are trained. What is frozen is where it came from."""
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
+        return {name: weight.clone() for name, weight in self._learned().items()}
+
+    def _put_back(self, weights: dict[str, torch.Tensor]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self._learned().items():
+                parameter.copy_(weights[name])
+
+    def _first_batch(self) -> Batch:
+        """Return the batch that this seed begins with."""
+        import torch
+
+        rows = next(shuffled(self.train.lengths, self.how.batch_size, torch.Generator().manual_seed(self.work.seed)))
+        batch = self.train.batch(rows, self.work.device)
+        self.ready_for(batch.input_ids.shape[1])
+        return batch
+
+    def _measure_costs(self, file: Path) -> None:
+        """Write what a step costs; the time it takes is not the lesson's."""
+        began = time.perf_counter()
+        found = costs.measure(self.model, self._first_batch(), self.loss, self.precision, self.work.device)
+        write_atomic(file, found.to_json())
+        self.began += time.perf_counter() - began
 
     def _precision(self) -> precision.Precision:
         if self.how.precision != "auto":
             return self.how.precision
         import torch
 
-        rows = next(shuffled(self.train.lengths, self.how.batch_size, torch.Generator().manual_seed(self.work.seed)))
-        batch = self.train.batch(rows, self.work.device)
-        self.ready_for(batch.input_ids.shape[1])
+        batch = self._first_batch()
 
         def step(context: object) -> None:
             with context:  # type: ignore[attr-defined]
@@ -342,6 +375,8 @@ def _groups(model: torch.nn.Module, how: Training) -> list[dict[str, object]]:
     embeddings = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         decays = parameter.ndim >= 2 and id(parameter) not in embeddings
         groups.setdefault((name.startswith("head."), decays), []).append(parameter)
     return [{"params": parameters, "peak": how.head_learning_rate if head else how.learning_rate,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 _PROJECTIONS = ("query", "key", "value")
+PREFIXED = ("the model's attention has a learned prefix, which has no place here",
+            "serve it with the runtime torch, or tune by another method than prefix_tuning")
+"""Message and hint, for what rebuilds attention from its matrices alone."""
 
 
 class LayerShape(Record):
@@ -123,6 +126,8 @@ def _shape(layer: Any) -> LayerShape:
     except AttributeError:
         raise Unsupported(f"{type(layer).__name__} keeps its heads and neurons where Plimsoll does not know them",
                           "use an encoder with layers like BERT's, or leave this move out") from None
+    if heads and hasattr(attention.self, "prefix_key"):
+        raise Unsupported(*PREFIXED)
     return LayerShape(heads=heads, neurons=neurons, pooled=hasattr(layer, "asks_for_the_mean"))
 
 

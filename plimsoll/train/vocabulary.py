@@ -22,11 +22,15 @@ def compact_vocabulary(model: torch.nn.Module, splits: Sequence[Tokens]) -> Iter
     When the block ends the trained rows are written back into the whole table. Exact as long as the optimizer
     does not decay embeddings: a row without a gradient then stays as it is. On BANKING77 2,421 of MiniLM's
     30,522 rows occur, and the gradient and update of the others took 1 to 4 % of a step of 32 rows on one core.
+    A table that is not trained costs nothing, and stays.
     """
     import torch
 
     encoder: Any = model.encoder
     whole: torch.nn.Embedding = encoder.get_input_embeddings()
+    if not whole.weight.requires_grad:
+        yield tuple(splits)
+        return
     pad_id = max(tokens.pad_id for tokens in splits)
     # ids up to the padding id keep their number: some encoders tell padding by it
     kept = np.unique(np.concatenate([np.arange(pad_id + 1), *(tokens.ids for tokens in splits)]))

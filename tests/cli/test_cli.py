@@ -170,3 +170,15 @@ def test_interrupt_exits_with_130(
     monkeypatch.setattr("plimsoll.search.tune.tune", interrupt)
     assert cli.run(["tune", str(spec)]) == 130
     assert "goes on from what is finished" in capsys.readouterr().err
+
+
+def test_train_refuses_a_method_that_is_none_before_reading_anything(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "spec.toml"
+    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n[model]\nname = "none"\n[budget]\np95_ms = 1\n')
+    assert cli.run(["train", str(spec), "--methods", "finetune,loro"]) == 2
+    said = capsys.readouterr().err
+    assert 'unknown method "loro"' in said
+    assert 'did you mean "lora"?' in said
+    assert cli.run(["train", str(spec), "--methods", "narrow"]) == 2
+    assert "does not tune a pre-trained model" in capsys.readouterr().err

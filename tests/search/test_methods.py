@@ -1,0 +1,123 @@
+"""The comparison of methods: a plan that keeps to its time, a choice that the numbers bear out, and a run that goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plimsoll.core.comparison import Comparison
+from plimsoll.core.errors import SpecError
+from plimsoll.core.spec import Spec
+from plimsoll.report import methods as report
+from plimsoll.search import methods
+from plimsoll.search.tune import prepared
+from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
+
+
+@given(st.floats(60, 1e5), st.lists(st.floats(0.5, 1e4), min_size=1, max_size=7), st.integers(100, 10**6))
+def test_the_probes_take_no_more_than_their_shares(budget_s: float, speeds: list[float], train_rows: int) -> None:
+    named = {str(i): speed for i, speed in enumerate(speeds)}
+    plan = methods.plan(budget_s, named, dict.fromkeys(named, 3), train_rows)
+    assert 0 < plan.equal_rows <= 3 * train_rows
+    assert plan.equal_s >= 6
+    least = 3 * min(512, train_rows)
+    if plan.equal_rows > least:
+        spent = sum(3 * (plan.equal_rows / speed + 6) for speed in speeds)
+        assert spent <= budget_s * 0.2 * 1.001
+
+
+def spec_of(tmp_path: Path, **search: Any) -> Spec:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": t, "label": label}) + "\n" for t, label in TINY_ROWS))
+    return Spec.parse({
+        "task": {"kind": "text-classification", "train": str(file)},
+        "model": {"name": str(write_tiny_bert(tmp_path / "tiny"))},
+        "budget": {"quality_drop": 0.5, "search_minutes": 1},
+        "target": {"threads": 1, "baseline": {"runtime": "torch"}},
+        "search": search,
+    })  # fmt: skip
+
+
+def test_a_name_that_is_no_method_is_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    with pytest.raises(SpecError, match='unknown method "loro"') as e:
+        methods.chosen_of(["loro"], spec)
+    assert 'did you mean "lora"?' in e.value.hint
+    with pytest.raises(SpecError, match="distil does not tune") as e:
+        methods.chosen_of(["distil"], spec)
+    assert "linear_probe" in e.value.hint
+
+
+def test_the_specs_own_fields_are_kept(tmp_path: Path) -> None:
+    moves, absent = methods.chosen_of(["finetune", "lora"], spec_of(tmp_path, moves=[{"move": "finetune", "batch_size": 8}]))
+    assert [m.says() for m in moves] == ["finetune batch_size=8", "lora"]
+    assert absent == []
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Spec, Path, Comparison]:
+    folder = tmp_path_factory.mktemp("compared")
+    spec = spec_of(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "_OVERHEAD_S", 0.5)
+        patch.setattr(methods, "_FULL_EPOCHS", 2)
+        patch.setattr(methods, "SEEDS", 2)
+        with prepared(spec, folder / "runs" / "a", lambda event: None) as (bench, machine):
+            return spec, folder / "runs" / "a", methods.compare(bench, machine, ["finetune", "linear_probe"], 1.0)
+
+
+def test_every_method_has_its_numbers_and_one_is_chosen(compared: tuple[Spec, Path, Comparison]) -> None:
+    _, folder, found = compared
+    states = {m.move.name(): m.state for m in found.methods}
+    assert set(states) == {"finetune", "linear_probe"}
+    assert list(states.values()).count("chosen") == 1
+    assert states[found.chosen] == "chosen"
+    for method in found.methods:
+        assert {"equal_rows", "equal_time"} <= set(method.qualities)
+        assert method.trainable > 0
+    assert (folder / found.model / "model.safetensors").exists()
+    assert len(found.questions) == 1
+    assert any(c.isdigit() for c in found.questions[0])
+
+
+def test_the_same_call_on_the_same_folder_gives_what_is_there(compared: tuple[Spec, Path, Comparison]) -> None:
+    spec, folder, found = compared
+    with prepared(spec, folder, lambda event: None) as (bench, machine):
+        assert methods.compare(bench, machine, ["finetune", "linear_probe"], 1.0) == found
+
+
+def test_an_interrupted_comparison_goes_on_from_its_finished_probes(compared: tuple[Spec, Path, Comparison]) -> None:
+    spec, folder, found = compared
+    record = folder / "methods.json"
+    kept = record.read_text()
+    record.unlink()
+    before = {p: p.stat().st_mtime_ns for p in (folder / "probes").iterdir()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "_FULL_EPOCHS", 2)
+        patch.setattr(methods, "SEEDS", 2)
+        with prepared(spec, folder, lambda event: None) as (bench, machine):
+            again = methods.compare(bench, machine, ["finetune", "linear_probe"], 1.0)
+    assert {p: p.stat().st_mtime_ns for p in (folder / "probes").iterdir()} == before
+    assert again.model_copy(update={"seconds": found.seconds}) == found
+    record.write_text(kept)
+
+
+def test_the_pages_answer_for_every_loser(compared: tuple[Spec, Path, Comparison]) -> None:
+    from rich.console import Console
+
+    found = compared[2]
+    page = report.write(found)
+    assert f"# Chosen: {found.chosen}" in page
+    for method in found.methods:
+        assert method.move.name().replace("_", "\\_") in page
+    assert "Why not" in page
+    console = Console(width=220, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    report.show(found, console)
+    shown = console.export_text()
+    assert found.questions[0][:40] in shown
+    assert "on the test rows" in shown
