@@ -86,6 +86,5 @@ def _shapes(request: dict[str, Any], report: Callable[[Event], None]) -> list[di
 
 
 if __name__ == "__main__":
-    serve(
-        {"apply": _apply, "answers": _answers, "build": _build, "probe": _probe, "shapes": _shapes, "module_costs": _module_costs}
-    )
+    serve({"apply": _apply, "answers": _answers, "build": _build, "probe": _probe, "shapes": _shapes,
+           "module_costs": _module_costs})

@@ -39,10 +39,12 @@ def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], b
     methods = sorted((*methods, *others), key=lambda m: (order[m.state], last.get(m.move.name(), 0.0)))
     model, quality = _handed_over(winner, bench)
     whole = winner.at("full")
-    notes = [f"{m.move.name()}: the two ways to find the share of recomputation are {m.recompute.apart:.1%} of the step apart"
-             for m in methods if m.recompute is not None and m.recompute.apart > _APART]
+    notes = [f"{m.move.name()}: the two ways to find the share of recomputation are {m.recompute.apart:.1%} of the step "
+             "apart" for m in methods if m.recompute is not None and m.recompute.apart > _APART]
     if len(level) > 1:
-        notes.append("Level within the noise, so not ranked among each other: " + ", ".join(a.name for a in level) + ".")
+        names = ", ".join(a.name for a in level)
+        notes.append(f"Level within the noise, so not ranked among each other: {names}.")
+    notes.append(f"{winner.name} in full: seed by seed {', '.join(f'{p.quality:.2%}' for p in whole)}.")
     return Comparison(
         chosen=winner.name,
         why=_why(winner, best, level, bench),
@@ -55,7 +57,7 @@ def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], b
         quality=quality,
         model=model,
         probes=tuple(p for a in arms for p in a.probes),
-        notes=tuple([*notes, f"{winner.name} in full: seed by seed " + ", ".join(f"{p.quality:.2%}" for p in whole) + "."]),
+        notes=tuple(notes),
         machine={"fingerprint": machine.model_dump(mode="json"), "digest": machine.digest},
         spec_digest=spec.digest,
         seconds=round(bench.run.elapsed_s, 1),

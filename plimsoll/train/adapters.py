@@ -1,4 +1,4 @@
-"""Few weights trained in place of all: adapters of the peft library on an encoder, folded into plain weights at the end.
+"""Few weights trained in place of all: adapters of the peft library on an encoder, folded into weights at the end.
 
 What is shipped has no adapters in it: low-rank updates are added to the matrices they belong to, soft prompts become
 tokens of the vocabulary that the tokenizer puts before every text, and prefixes become weights of the attention.
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 _AGREE = 1e-3
-"""The most that a logit may move when adapters are folded in: they are some units wide, and fp32 sums of 384 products in
-another order move them by 1e-5."""
+"""The most that a logit may move when adapters are folded in: they are some units wide, and fp32 sums of 384 products
+in another order move them by 1e-5."""
 
 
 class Adapter(ABC):
@@ -176,7 +176,8 @@ class SoftPrompt(Adapter):
         tokenizer["added_tokens"] += [
             {"id": i, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
              "special": True} for i, name in zip(numbers, names, strict=True)]
-        tokenizer["post_processor"] = _with_prompt(tokenizer.get("post_processor"), dict(zip(names, numbers, strict=True)))
+        prompt = dict(zip(names, numbers, strict=True))
+        tokenizer["post_processor"] = _with_prompt(tokenizer.get("post_processor"), prompt)
         file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 

@@ -175,7 +175,8 @@ def test_interrupt_exits_with_130(
 def test_train_refuses_a_method_that_is_none_before_reading_anything(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tmp_path / "spec.toml"
-    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n[model]\nname = "none"\n[budget]\np95_ms = 1\n')
+    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n'
+                    '[model]\nname = "none"\n[budget]\np95_ms = 1\n')
     assert cli.run(["train", str(spec), "--methods", "finetune,loro"]) == 2
     said = capsys.readouterr().err
     assert 'unknown method "loro"' in said
