@@ -27,7 +27,7 @@ class LinearProbe(Move):
     """Tokens an input is cut at. None: the longest row of any split, at most what the model takes and 512."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
-        """Write the model with the fitted head to `out`; raises Unsupported for a task whose head is no linear layer."""
+        """Write the model with the fitted head to `out`. Raises Unsupported for a task whose head is not linear."""
         import torch
 
         from plimsoll.train import costs, logistic, loop, tuning

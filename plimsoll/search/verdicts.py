@@ -39,8 +39,8 @@ def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], b
     methods = sorted((*methods, *others), key=lambda m: (order[m.state], last.get(m.move.name(), 0.0)))
     model, quality = _handed_over(winner, bench)
     whole = winner.at("full")
-    notes = [f"{m.move.name()}: the two ways to find the share of recomputation are {m.recompute.apart:.1%} of the step "
-             "apart" for m in methods if m.recompute is not None and m.recompute.apart > _APART]
+    notes = [f"{m.move.name()}: the two ways to find the share of recomputation differ by {m.recompute.apart:.1%} of "
+             "the step" for m in methods if m.recompute is not None and m.recompute.apart > _APART]
     if len(level) > 1:
         names = ", ".join(a.name for a in level)
         notes.append(f"Level within the noise, so not ranked among each other: {names}.")

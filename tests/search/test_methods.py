@@ -33,7 +33,7 @@ def test_the_probes_take_no_more_than_their_shares(budget_s: float, speeds: list
 
 
 @given(st.floats(1, 1e4), st.integers(1, 10**6), st.floats(0.1, 1e4), st.integers(1, 10**6))
-def test_a_method_gets_the_rows_that_its_speed_allows(seconds: float, seen: int, took_s: float, train_rows: int) -> None:
+def test_a_method_gets_rows_by_its_speed(seconds: float, seen: int, took_s: float, train_rows: int) -> None:
     probe = Probe(move=FineTune(), stage="equal_rows", seed=0, rows_seen=seen, seconds=took_s, quality=0.5)
     rows, passes = methods.in_time(seconds, probe, train_rows)
     assert 1 <= rows <= train_rows
