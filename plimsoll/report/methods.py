@@ -99,8 +99,8 @@ def _percent(m: Measurement | None) -> str:
 def _legend(compared: Comparison) -> str:
     seen = f"{compared.rows.get('equal_rows', 0):,}"
     return (f"{compared.metric} on the validation rows: the mean of {compared.seeds} seeds with bounds that hold "
-            f"one-sided at 95 % each, for other seeds and other rows; after the same {seen} rows, in the same time, and "
-            "in full. minutes: of one training at each. recomputed: the share of a step that full activation "
+            f"one-sided at 95 % each, for other seeds and other rows; after the same {seen} rows, in the same time, "
+            "and in full. minutes: of one training at each. recomputed: the share of a step that full activation "
             "checkpointing would spend on computing again, by a stopwatch and from step times alone.")
 
 

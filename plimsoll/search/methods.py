@@ -147,7 +147,7 @@ def compare(bench: Bench, machine: Machine, names: Sequence[str], minutes: float
     moves, methods = chosen_of(names, spec)
     arms: list[Arm] = []
     for move in moves:
-        arm = _costed(move, bench)
+        arm = _costed(move, bench, verdicts.memory_mb(machine))
         if isinstance(arm, Method):
             methods.append(arm)
         else:
@@ -182,7 +182,7 @@ def tuned_by_the_best(bench: Bench, machine: Machine) -> Comparison:
     return compared
 
 
-def _costed(move: Move, bench: Bench) -> Arm | Method:
+def _costed(move: Move, bench: Bench, available_mb: float) -> Arm | Method:
     """Measure a method's steps in a process of its own; a method that breaks is a record with the reason."""
     folder = bench.run.folder / "costs"
     file = folder / f"{_id(move)}.json"
@@ -200,8 +200,11 @@ def _costed(move: Move, bench: Bench) -> Arm | Method:
             return Method(move=move, state="failed", reason=f"broke: {e.message}")
         bench.retire_maker()
     costs = Costs.from_file(file)
-    # measured once, so that no probe spends its time on measuring it again
-    return Arm(_changed(move, precision=costs.precision) if costs.precision else move, costs)
+    if costs.step_s:  # settled here, so that no probe spends its time on measuring it again
+        step = {p: float(np.median(s)) for p, s in costs.step_s.items()}
+        move = _changed(move, precision=costs.precision,
+                        checkpointing=verdicts.policy(step, costs.peak_mb, available_mb))
+    return Arm(move, costs)
 
 
 def _short_probes(arms: Sequence[Arm], bench: Bench, minutes: float) -> None:

@@ -43,6 +43,8 @@ class AdapterMove(Move):
     """Epochs without a better validation score before training stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products. auto measures fp32 against bf16 on the first rows and keeps the faster."""
+    checkpointing: Literal["none", "selective", "full"] = "none"
+    """Which activations are computed again in the backward pass instead of kept: a trade of time for memory."""
 
     @abstractmethod
     def adapt(self, model: torch.nn.Module) -> Adapter:
@@ -60,6 +62,6 @@ class AdapterMove(Move):
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             head_learning_rate=self.head_learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
-            patience=self.patience, precision=self.precision)
+            patience=self.patience, precision=self.precision, checkpointing=self.checkpointing)
         tuning.tune(model, work, out, self.name(), how, began, label_smoothing=self.label_smoothing,
                     max_length=self.max_length, adapt=self.adapt)

@@ -15,7 +15,7 @@ from plimsoll.core.errors import SpecError
 from plimsoll.core.spec import Spec
 from plimsoll.moves.finetune import FineTune
 from plimsoll.report import methods as report
-from plimsoll.search import methods
+from plimsoll.search import methods, verdicts
 from plimsoll.search.tune import prepared
 from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
 
@@ -133,3 +133,9 @@ def test_the_pages_answer_for_every_loser(compared: tuple[Spec, Path, Comparison
     shown = console.export_text()
     assert found.questions[0][:40] in shown
     assert "on the test rows" in shown
+
+
+def test_the_quickest_policy_that_fits_in_memory_is_taken() -> None:
+    step, peak = {"none": 1.0, "selective": 1.1, "full": 1.3}, {"none": 900.0, "selective": 700.0, "full": 400.0}
+    assert [verdicts.policy(step, peak, memory) for memory in (2000, 1000, 600, 100)] == [
+        "none", "selective", "full", "full"]
