@@ -11,11 +11,12 @@ from plimsoll.core.record import Record
 from plimsoll.core.store import write_atomic
 
 Cause = Literal["weights", "precision", "data", "module", "passing", "spike"]
-"""weights: some were not finite before the step; precision: in fp32 the same step is finite; data: some rows alone make
-it so; module: one makes it so of any rows; passing: the same step again was finite; spike: finite, and far too large."""
+"""weights: some were not finite before the step; precision: in fp32 the same step is finite; data: some rows alone
+make it so; module: one makes it so of any rows; passing: the same step again was finite; spike: finite, but far too
+large."""
 Action = Literal["skip", "drop", "fp32", "roll back", "stop"]
-"""skip: the step was not taken; drop: nor are the rows ever learned from again; fp32: training went on in it; roll back:
-to the last good weights, at half the learning rate; stop: no model was written."""
+"""skip: the step was not taken; drop: nor are the rows ever learned from again; fp32: training went on in it; roll
+back: to the last good weights, at half the learning rate; stop: no model was written."""
 
 _TEXT = 120
 _ROWS = 8
@@ -53,7 +54,7 @@ class Incident(Record):
     """Learning rate of the step as a share of its peak."""
     action: Action
 
-    def cause_in_words(self) -> str:
+    def why(self) -> str:
         """Return where it came from: the second half of a sentence."""
         where = f"{self.where or 'the model'}{' in the backward pass' if self.backward else ''}"
         match self.cause:
@@ -75,9 +76,9 @@ class Incident(Record):
         """Return what happened and what was done, in one line."""
         done = {"skip": "the step was not taken", "drop": "left out from here on", "fp32": "going on in fp32",
                 "roll back": "back to the last good weights, at half the learning rate", "stop": "stopped"}
-        return f"{self.in_words()}: {self.cause_in_words()}; {done[self.action]}"
+        return f"{self.seen()}: {self.why()}; {done[self.action]}"
 
-    def in_words(self) -> str:
+    def seen(self) -> str:
         """Return what was seen: the first half of a sentence."""
         at = f"at step {self.step} of epoch {self.epoch}"
         if self.loss is None:

@@ -97,7 +97,7 @@ class Replay:
         return not self._unsound_gradient()
 
     def bad_rows(self, rows: NDArray[np.int64]) -> list[int]:
-        """Return those rows that are not finite, in fp32, with no other row beside them, by halving what is not."""
+        """Return the rows that are not finite in fp32 with no other row beside them, by halving what is not finite."""
         if self.finite(rows):
             return []
         if len(rows) == 1:
@@ -158,20 +158,24 @@ class _Seen:
 def _watched(model: torch.nn.Module, seen: _Seen) -> Iterator[None]:
     """Look at what goes into and out of every module while the block runs, in both passes.
 
-    In the backward pass only at modules without others in them. Each reads its inputs through a view of its own, so that
-    the gradient by them is its alone, and not that of all who read the same tensor. (A backward hook of the module would
-    do that too, but forbids changes in place after it.)
+    In the backward pass only at modules without others in them. Each reads its inputs through a view of its own, so
+    that the gradient by them is its alone, and not that of all who read the same tensor. (A backward hook of the module
+    would do that too, but forbids changes in place after it.)
     """
     def given(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(_viewed(a, lambda g: seen.gradient(name, True, g)) for a in args)
 
-    def gave(name: str, inputs: Any, output: Any, leaf: bool) -> None:
-        tensors = list(_tensors(output))
-        if seen.forward is None and all(map(_finite, _tensors(inputs))) and not all(map(_finite, tensors)):
+    def gave(name: str, inputs: tuple[Any, ...], output: Any, leaf: bool) -> Any:
+        if seen.forward is None and all(map(_finite, _tensors(inputs))) and not all(map(_finite, _tensors(output))):
             seen.forward = name
-        for t in tensors if leaf else ():
+        if not leaf:
+            return output
+        if any(output is value for value in inputs):  # a dropout of nothing must not be blamed for what it hands on
+            output = output.view_as(output)
+        for t in _tensors(output):
             if t.requires_grad:
                 t.register_hook(lambda g: seen.gradient(name, False, g))
+        return output
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
@@ -180,7 +184,7 @@ def _watched(model: torch.nn.Module, seen: _Seen) -> Iterator[None]:
                 before = module.register_forward_pre_hook(lambda _, args, name=name: given(name, args))
                 hooks.callback(before.remove)
             after = module.register_forward_hook(
-                lambda _, args, kwargs, output, name=name, leaf=leaf: gave(name, (args, kwargs), output, leaf),
+                lambda _, args, kwargs, output, name=name, leaf=leaf: gave(name, (*args, kwargs), output, leaf),
                 with_kwargs=True)
             hooks.callback(after.remove)
         yield
