@@ -43,6 +43,7 @@ def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], b
              for m in methods if m.recompute is not None and m.recompute.apart > _APART]
     if len(level) > 1:
         notes.append("Level within the noise, so not ranked among each other: " + ", ".join(a.name for a in level) + ".")
+    notes += bench.run.incident_notes()
     return Comparison(
         chosen=winner.name,
         why=_why(winner, best, level, bench),

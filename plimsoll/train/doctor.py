@@ -237,7 +237,8 @@ class Doctor:
         work, stage = self._patient.work, self._patient.stage
         incident = Incident(stage=stage, **facts, **found._asdict(), texts=incidents.texts(work.data, found.rows),
                             action=action)
-        work.report({"stage": stage, "note": incident.says()})
+        if not incident.minor:
+            work.report({"stage": stage, "note": incident.says()})
         if work.incidents is not None:
             incidents.keep(work.incidents, incident)
         return incident

@@ -54,6 +54,11 @@ class Incident(Record):
     """Learning rate of the step as a share of its peak."""
     action: Action
 
+    @property
+    def minor(self) -> bool:
+        """A single step left out for its size: it is kept, but nobody needs to be told."""
+        return self.cause == "spike" and self.action == "skip"
+
     def why(self) -> str:
         """Return where it came from: the second half of a sentence."""
         where = f"{self.where or 'the model'}{' in the backward pass' if self.backward else ''}"
