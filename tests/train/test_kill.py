@@ -1,4 +1,4 @@
-"""`kill -9` at any moment of a training, the middle of a checkpoint included: it goes on, and ends with the same weights."""
+"""`kill -9` at any moment of a training, the middle of a checkpoint included: it goes on to the same weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ class Trainer:
         self.process.stdin.write(f"{self.model}\t{kept}\t{out}\n")
         self.process.stdin.flush()
         kill(int(self.process.stdout.readline()))
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
     def close(self) -> None:
@@ -54,22 +57,24 @@ def trainer(tmp_path: Path) -> Iterator[Trainer]:
 def _after(seconds: float) -> Callable[[int], None]:
     def kill(pid: int) -> None:
         time.sleep(seconds)
-        os.kill(pid, signal.SIGKILL)  # it is not reaped yet, so the number is still its own
+        os.kill(pid, signal.SIGKILL)
 
     return kill
 
 
-def _while_writing(kept: Path, skipped: int) -> Callable[[int], None]:
-    """Return what kills a process in the middle of a checkpoint, after so many that it was let finish.
+def _while_writing(kept: Path, out: Path, skipped: int) -> Callable[[int], None]:
+    """Return what kills a process in the middle of a checkpoint, after it was let finish so many files of others.
 
-    It is stopped first, to make sure that the file under its temporary name is still there.
+    It is stopped first, to make sure that the file is still there under its temporary name.
     """
     def kill(pid: int) -> None:
         let_finish: set[str] = set()
-        while True:
-            if not (half := _half_written(kept) - let_finish):
+        while not out.exists():
+            half = _half_written(kept) - let_finish
+            if not half:
                 continue
             os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.001)
             if len(let_finish) >= skipped and half & _half_written(kept):
                 os.kill(pid, signal.SIGKILL)
                 return
@@ -101,15 +106,15 @@ def test_killed_at_twenty_moments_it_goes_on_and_ends_with_the_same_weights(trai
     went_on = 0
     for n in range(KILLS):
         kept, out = tmp_path / str(n) / "kept", tmp_path / str(n) / "out"
-        if n < IN_A_CHECKPOINT:
-            assert trainer.train(kept, out, _while_writing(kept, drawn.randrange(40))) == -signal.SIGKILL
-            assert _half_written(kept)
-        else:
-            wait_s = drawn.uniform(0.05, 0.9) * whole_s
-            while trainer.train(kept, out, _after(wait_s)) != -signal.SIGKILL:  # it was quicker than the first
-                for folder in (kept, out):
-                    subprocess.run(["rm", "-r", folder], check=True)
-                wait_s *= 0.7
+        share = drawn.uniform(0.05, 0.9)
+        while True:
+            in_one = n < IN_A_CHECKPOINT
+            kill = _while_writing(kept, out, round(60 * share)) if in_one else _after(whole_s * share)
+            if trainer.train(kept, out, kill) == -signal.SIGKILL:
+                break
+            shutil.rmtree(tmp_path / str(n))  # it was over before: once more, and earlier
+            share *= 0.7
+        assert bool(_half_written(kept)) or not in_one
         assert not out.exists()
         newest = _newest_whole(kept)
         assert trainer.train(kept, out) == 0

@@ -1,8 +1,8 @@
 """Trains the tiny model in processes that are there to be killed; run by test_kill.py, one line a training on stdin.
 
-A line holds two folders: one for checkpoints, one for what comes of it. Each training is a fork of this process, which
-has imported everything already, so that it takes a second in place of four. Its number is printed when it begins, and
-how it ended when it has.
+A line holds three folders: the model, one for checkpoints, one for what comes of it. Each training is a fork of this
+process, which has imported everything already, so that it takes a second in place of four. Its number is printed when
+it begins, and belongs to it until an empty line asks how it ended.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ def train(model: Path, kept: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # before any fork: a pool of threads would not come along
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         folders = [Path(name) for name in line.rstrip("\n").split("\t")]
         child = os.fork()
         if not child:
             train(*folders)
             os._exit(0)
         print(child, flush=True)
+        sys.stdin.readline()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
