@@ -35,6 +35,8 @@ _OVERFLOWS = 3
 """In a row are the fp16 scaler's own business: it halves its factor and tries again."""
 _MOST_INCIDENTS = 16
 """Beyond them a training is not worth saving; steps left out for a spike alone do not count."""
+_LOWEST_RATE = 1 / 16
+"""Of the planned one: after four times of rolling back the rate was not what was wrong."""
 _SNAPSHOT_STEPS = 128
 """Between two copies of the weights: 25 ms for 22 million weights, against seconds of steps."""
 
@@ -134,7 +136,7 @@ class Doctor:
             self._not_finite(step)
             return False
         self._overflows = 0
-        if spikes(step.norm, self._norms):
+        if spikes(step.norm, self._norms) and self.rate > _LOWEST_RATE:
             self._spike(step)
             return False
         self._norms.append(step.norm)
@@ -152,14 +154,24 @@ class Doctor:
         if names := unsound(self._patient.model):
             self._treat(Finding("weights", names[0]), {"step": step, "epoch": epoch})
 
+    def accepts(self, logits: NDArray[np.float32], step: int, epoch: int) -> bool:
+        """Return whether the model's answers to the validation rows are finite; if not, roll back.
+
+        step, epoch: the last ones, from 1. Raises ChildError as `passes`.
+        """
+        if np.isfinite(logits).all():
+            return True
+        self._treat(Finding("answers"), {"step": step, "epoch": epoch})
+        return False
+
     def discharge(self, validation: float) -> None:
         """Raise ChildError unless the model's weights and its validation score are finite."""
         if names := unsound(self._patient.model):
             raise ChildError(f"{names[0]} holds values that are not finite after training; no model was written",
                              _way_out("weights"))
         if not math.isfinite(validation):
-            raise ChildError(f"the score on the validation rows is {validation}; no model was written",
-                             _way_out("module"))
+            raise ChildError("no epoch had a finite score on the validation rows; no model was written",
+                             _way_out("answers"))
 
     def left(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of the rows that are still learned from, int64 [rows]."""
@@ -210,8 +222,8 @@ class Doctor:
             action = "fp32"
             self._overflows = 0
             self._patient.use_fp32()
-        elif found.cause in ("weights", "module"):
-            if self._rolled_back:  # and no step was sound since: it did not help
+        elif found.cause in ("weights", "module", "answers"):
+            if self._rolled_back or self.rate <= _LOWEST_RATE:  # no step was sound since, or each soon led to this again
                 self._stop(found, facts)
             action = "roll back"
             self._roll_back()

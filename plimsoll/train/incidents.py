@@ -10,10 +10,10 @@ from typing import Literal
 from plimsoll.core.record import Record
 from plimsoll.core.store import write_atomic
 
-Cause = Literal["weights", "precision", "data", "module", "passing", "spike"]
+Cause = Literal["weights", "precision", "data", "module", "passing", "answers", "spike"]
 """weights: some were not finite before the step; precision: in fp32 the same step is finite; data: some rows alone
-make it so; module: one makes it so of any rows; passing: the same step again was finite; spike: finite, but far too
-large."""
+make it so; module: one makes it so of any rows; passing: the same step again was finite; answers: those to the
+validation rows were not finite, of weights that are; spike: a step that is finite, but far too large."""
 Action = Literal["skip", "drop", "fp32", "roll back", "stop"]
 """skip: the step was not taken; drop: nor are the rows ever learned from again; fp32: training went on in it; roll
 back: to the last good weights, at half the learning rate; stop: no model was written."""
@@ -33,7 +33,7 @@ class Incident(Record):
     step: int
     """Both from 1."""
     loss: float | None = None
-    """None where no step was at fault: weights were found not finite between two."""
+    """None where it was found between two steps."""
     norm: float | None = None
     """Of all gradients, before clipping."""
     cause: Cause
@@ -74,6 +74,8 @@ class Incident(Record):
                 return f"{where} makes it so of finite inputs"
             case "passing":
                 return "the same step again was finite"
+            case "answers":
+                return "not all answers to the validation rows are finite"
             case "spike":
                 return "far above those of the steps before"
 
@@ -87,7 +89,7 @@ class Incident(Record):
         """Return what was seen: the first half of a sentence."""
         at = f"at step {self.step} of epoch {self.epoch}"
         if self.loss is None:
-            return f"the weights were not finite after step {self.step} of epoch {self.epoch}"
+            return f"after step {self.step} of epoch {self.epoch}"
         if not math.isfinite(self.loss) or self.norm is None:
             return f"the loss became {self.loss:g} {at}"
         return f"the norm of the gradients became {self.norm:.3g} {at}"

@@ -171,9 +171,7 @@ class _Fit:
             self._measure_costs(self.work.costs)
         while self.epoch < self.epochs:
             self._epoch(self.epoch)
-            self.doctor.examine_weights(self.step, self.epoch + 1)
-            logits = predict(self.model, self.validation, self.work.device)
-            score, self.validation_shown = self.score(logits), self.shown(logits)
+            score = self._judged()
             self.epoch, self.batches_done, self.order = self.epoch + 1, 0, self.generator.get_state()
             self.waited = 0 if score > self.best else self.waited + 1
             if score >= self.best:  # among equals the later weights: their learning rate was lower
@@ -188,6 +186,15 @@ class _Fit:
         rows = self.step * len(self.train) / self.steps_per_epoch
         return Fitted(validation=self.best, epochs=self.epoch, seconds=time.perf_counter() - self.began,
                       rows_per_s=rows / self.stepping_s, precision=self.precision)
+
+    def _judged(self) -> float:
+        """Return the score on the validation rows; minus infinity for answers that are not finite."""
+        self.doctor.examine_weights(self.step, self.epoch + 1)
+        logits = predict(self.model, self.validation, self.work.device)
+        if not self.doctor.accepts(logits, self.step, self.epoch + 1):
+            return -math.inf
+        self.validation_shown = self.shown(logits)
+        return self.score(logits)
 
     def _epoch(self, epoch: int) -> None:
         self.generator.set_state(self.order)

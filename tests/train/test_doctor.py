@@ -195,6 +195,23 @@ def test_weights_that_break_at_the_end_of_an_epoch_are_not_its_best(ward: Ward) 
     assert (found.cause, found.loss, found.step, found.action) == ("weights", None, STEPS, "roll back")
 
 
+def test_answers_that_are_not_finite_are_not_the_best(ward: Ward) -> None:
+    model = ward.model()
+    _broken(model, LAYER, lambda: not model.training and len(ward.steps) == STEPS)
+    fitted = ward.train(model, losses.hard(TARGETS, 0.1))
+    (found,) = ward.found
+    assert (found.cause, found.epoch, found.action) == ("answers", 1, "roll back")
+    assert np.isfinite(fitted.validation)
+    assert fitted.epochs == 2
+
+
+def test_a_training_that_never_answers_is_an_error(ward: Ward) -> None:
+    model = ward.model()
+    _broken(model, LAYER, lambda: not model.training)
+    with pytest.raises(ChildError, match="no epoch had a finite score on the validation rows; no model was written"):
+        ward.train(model, losses.hard(TARGETS, 0.1))
+
+
 class _breaking:
     """Lets the optimizer's step number `after` leave a weight that is not finite."""
 
@@ -265,7 +282,7 @@ def test_a_run_that_is_killed_after_incidents_ends_with_the_same_weights(ward: W
         """A model that gives no numbers from the first step of the second epoch until that is seen."""
         calls_for_help = len(ward.notes)
         model = ward.model()
-        _broken(model, LAYER, lambda: len(ward.steps) >= STEPS and not any(
+        _broken(model, LAYER, lambda: len(ward.steps) >= STEPS and model.training and not any(
             LAYER in note for note in ward.notes[calls_for_help:]))
         return model
 
@@ -346,6 +363,17 @@ def test_a_spike_is_left_out_and_three_in_a_row_roll_back_at_half_the_rate() -> 
     assert not on_duty.passes(_step(134, 1000.0))
     assert (patient.rolled_back, on_duty.rate) == (1, 0.5)
     assert on_duty.passes(_step(135, 1000.0))  # what is usual is learned anew
+
+
+def test_spikes_never_end_a_training() -> None:
+    patient = Patient()
+    on_duty = Doctor(patient, "recover", patient.copied())
+    for _ in range(4):
+        assert all(on_duty.passes(_step(1, 1 + i % 64 / 64)) for i in range(128))
+        assert not any(on_duty.passes(_step(1, 1000.0)) for _ in range(3))
+    assert on_duty.rate == 1 / 16
+    assert all(on_duty.passes(_step(1, 1 + i % 64 / 64)) for i in range(128))
+    assert on_duty.passes(_step(1, 1000.0))
 
 
 def test_what_is_good_is_copied_every_128_steps_and_only_when_it_is_finite() -> None:
