@@ -65,6 +65,9 @@ class Work:
     """Folder in which a move that trains keeps its state, and finds that of a run that was killed; None keeps none."""
     costs: Path | None = None
     """File to which a move that trains writes what its steps cost, before it takes the first; None measures nothing."""
+    incidents: Path | None = None
+    """File to which a move that trains adds a JSON line for every step that was not finite or far too large; None keeps
+    none."""
 
 
 class Move(Part, ABC):

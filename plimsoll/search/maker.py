@@ -38,6 +38,7 @@ def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
         deadline_s=request["deadline_s"],
         checkpoint=Path(request["checkpoint"]) if request.get("checkpoint") else None,
         costs=Path(request["costs"]) if request.get("costs") else None,
+        incidents=Path(request["incidents"]) if request.get("incidents") else None,
     )
     move.apply(Path(request["model"]), work, Path(request["out"]))
 

@@ -47,6 +47,7 @@ def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], b
         names = ", ".join(a.name for a in level)
         notes.append(f"Level within the noise, so not ranked among each other: {names}.")
     notes.append(f"{winner.name} in full: seed by seed {', '.join(f'{p.quality:.2%}' for p in whole)}.")
+    notes += bench.run.incident_notes()
     return Comparison(
         chosen=winner.name,
         why=_why(winner, best, level, bench),
