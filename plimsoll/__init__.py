@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plimsoll.core.artifact import Prediction, Predictor
+    from plimsoll.core.artifact import Predictor
     from plimsoll.core.decision import Decision
+    from plimsoll.core.prediction import Entity, Prediction, Tagging
     from plimsoll.core.spec import Budget, Load, Model, Recipe, Search, Spec, Target
     from plimsoll.tasks.text_classification import TextClassification
+    from plimsoll.tasks.token_classification import TokenClassification
 
 __all__ = [
     "Budget",
     "Decision",
+    "Entity",
     "Load",
     "Model",
     "Prediction",
@@ -21,18 +24,21 @@ __all__ = [
     "Recipe",
     "Search",
     "Spec",
+    "Tagging",
     "Target",
     "TextClassification",
+    "TokenClassification",
     "load",
     "show",
     "tune",
 ]
 
 _HOME = {
-    "Prediction": "core.artifact",
+    **dict.fromkeys(("Entity", "Prediction", "Tagging"), "core.prediction"),
     "Predictor": "core.artifact",
     "Decision": "core.decision",
     "TextClassification": "tasks.text_classification",
+    "TokenClassification": "tasks.token_classification",
     **dict.fromkeys(("Budget", "Load", "Model", "Recipe", "Search", "Spec", "Target"), "core.spec"),
 }
 

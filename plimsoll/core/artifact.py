@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import RunError, Unsupported
 from plimsoll.core.find import AnyRuntime, AnyTask
 from plimsoll.core.parts import Session
@@ -62,17 +62,8 @@ class Artifact(Record):
     """Digest of the machine the numbers were measured on."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The answer to one text."""
-
-    label: str
-    score: float
-    """Softmax probability of the label."""
-
-
 class Predictor:
-    """An opened artifact: texts in, labels out. Use as a context manager, or call `close`.
+    """An opened artifact: texts in, answers out. Use as a context manager, or call `close`.
 
     Threads may share one; their calls run one after the other.
     """
@@ -86,20 +77,37 @@ class Predictor:
         self.session: Session = artifact.runtime.open(folder)
         self._asked = threading.Lock()  # sessions write a row into one place and read the answer from another
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Return one Prediction per text, in order; an empty list for no texts."""
-        return [self._prediction(row) for row in self.logits(texts)] if texts else []
+    def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
+        """Return the task's answer to each text, in order, as `plimsoll.core.prediction` has it; [] for no texts.
 
-    def _prediction(self, logits: NDArray[np.float32]) -> Prediction:
-        best = int(logits.argmax())
-        # the softmax of the largest logit, shifted by it so that nothing overflows
-        return Prediction(self.artifact.labels[best], float(1 / np.exp(logits - logits[best]).sum()))
+        A text whose words are tagged is cut at its white space, or is given as a list of words.
+        """
+        if not texts:
+            return []
+        task, labels, written = self.artifact.task, self.artifact.labels, [self._written(t) for t in texts]
+        return [task.prediction(row, t, labels) for row, t in zip(self.logits(written), written, strict=True)]
+
+    def _written(self, text: str | Sequence[str]) -> str:
+        if not self.artifact.task.per_token:
+            if not isinstance(text, str):
+                raise TypeError(f"need a text, got {text!r:.60}; only a task that tags words takes a list of them")
+            return text
+        if isinstance(text, str):
+            return " ".join(text.split())
+        if odd := [word for word in text if word.split() != [word]]:
+            raise ValueError(f"need words without white space in them, got {odd[0]!r:.60}")
+        return " ".join(text)
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return float32 [texts, labels]."""
-        ids = self.encode(texts)
+        """Return float32 [texts, labels], or [texts, most words, labels] where words are tagged: `core.ragged`."""
+        if not self.artifact.task.per_token:
+            ids = self.encode(texts)
+            with self._asked:
+                return self.session.logits(ids)
+        spelled = [self._spelling.words(text) for text in texts]
         with self._asked:
-            return self.session.logits(ids)
+            answers = self.session.logits([ids for ids, _ in spelled])
+        return ragged.of_words(answers, [places for _, places in spelled])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included, cut at the artifact's longest input."""

@@ -18,7 +18,7 @@ from plimsoll.core.errors import DataError, ModelError, RunError
 from plimsoll.core.parts import Task
 from plimsoll.core.record import Record, digest
 from plimsoll.data.read import files, read
-from plimsoll.data.rows import Rows
+from plimsoll.data.rows import Label, Rows, from_json, names, targets, to_json
 from plimsoll.data.split import same_text, stratified
 
 Split = Literal["train", "validation", "test"]
@@ -90,17 +90,16 @@ class Dataset:
     """The prepared data of a run."""
 
     labels: tuple[str, ...]
-    """Class names, sorted; a target is an index into them."""
+    """Class names in the order that the task gives them; a target is an index into them."""
     train: Rows
     validation: Rows
     test: Rows
     report: DataReport
 
     def targets(self, split: Split) -> NDArray[np.int64]:
-        """Return the class index of each row of a split, int64 [rows]."""
-        index = {label: i for i, label in enumerate(self.labels)}
+        """Return the labels of a split as numbers: the class index of each row, int64 [rows], or `rows.targets`."""
         rows: Rows = getattr(self, split)
-        return np.array([index[label] for label in rows.labels], dtype=np.int64)
+        return targets(rows.labels, self.labels)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -108,10 +107,8 @@ class Dataset:
         record = DataReport.from_file(folder / "report.json")
         try:
             labels = tuple(json.loads((folder / "labels.json").read_text(encoding="utf-8")))
-            train, validation, test = (
-                read(str(folder / f"{split}.jsonl"), split=split, text="text", label="label") for split in SPLITS
-            )
-        except (OSError, ValueError, DataError) as e:
+            train, validation, test = (_kept(folder / f"{split}.jsonl") for split in SPLITS)
+        except (OSError, ValueError, KeyError, TypeError) as e:
             raise RunError(f"{folder} is not a whole prepared data set: {e}", "delete the folder and run again") from e
         return cls(labels, train, validation, test, record)
 
@@ -121,17 +118,25 @@ class Dataset:
             rows: Rows = getattr(self, split)
             with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as f:
                 for text, label in zip(rows.texts, rows.labels, strict=True):
-                    f.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
+                    f.write(json.dumps(to_json(text, label), ensure_ascii=False) + "\n")
         (folder / "labels.json").write_text(json.dumps(self.labels, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "report.json").write_text(self.report.to_json(), encoding="utf-8")
+
+
+def _kept(file: Path) -> Rows:
+    """Return the rows of a file that was written here."""
+    # not splitlines: it also cuts at U+2028 and U+0085, which JSON lets stand inside a text
+    lines = file.read_text(encoding="utf-8").split("\n")
+    rows = [from_json(json.loads(line)) for line in lines if line]
+    return Rows(tuple(text for text, _ in rows), tuple(label for _, label in rows), str(file))
 
 
 def prepare(task: Task, out: Path, seed: int, tokenizer_json: Path | None = None) -> Dataset:
     """Read the splits of a task, cut what is missing from train, check them, and write them to `out`.
 
     A missing test split is a fifth of train, a missing validation split a tenth of what is left, at most about 2,000
-    rows; both stratified. `out` gets train.jsonl, validation.jsonl, test.jsonl (text, label), labels.json (sorted)
-    and report.json. `tokenizer_json` adds the token counts to the report.
+    rows; both stratified. `out` gets train.jsonl, validation.jsonl, test.jsonl (`rows.to_json`), labels.json (in the
+    task's order) and report.json. `tokenizer_json` adds the token counts to the report.
 
     Raises DataError for rows that cannot be read, fewer than two classes, a label that train does not have, and too
     few rows to cut from; ModelError for a tokenizer.json that is none.
@@ -149,11 +154,12 @@ def prepare(task: Task, out: Path, seed: int, tokenizer_json: Path | None = None
     _need_classes(as_read, train)
     if validation is None:
         train, validation = _cut(train, "validation", min(_VALIDATION_SHARE, _VALIDATION_ROWS / len(train)), seed)
-    _need_known_labels("validation", validation, train, as_read)
-    _need_known_labels("test", test, train, as_read)
+    classes = task.classes(train.names())
+    _need_known_labels("validation", validation, classes, as_read)
+    _need_known_labels("test", test, classes, as_read)
     lengths = {} if tokenizer_json is None else _percentiles(measure_lengths(test.texts, tokenizer_json))
     dataset = Dataset(
-        tuple(sorted(set(train.labels))),
+        classes,
         train,
         validation,
         test,
@@ -174,8 +180,8 @@ def part(folder: Path, out: Path, train_rows: int, validation_rows: int, seed: i
         if count >= len(rows):
             return rows
         rest, taken = stratified(rows, count / len(rows), seed)
-        alone = set(rest.labels) - set(taken.labels)  # classes of one text
-        left = [i for i, label in enumerate(rest.labels) if label in alone]
+        alone = rest.names().keys() - taken.names().keys()  # classes of one text
+        left = [i for i, label in enumerate(rest.labels) if names(label) & alone]
         return Rows(taken.texts + tuple(rest.texts[i] for i in left), taken.labels + tuple(rest.labels[i] for i in left),
                     rows.source)
 
@@ -192,9 +198,9 @@ def report(
     lengths: dict[str, float] | None = None,
 ) -> DataReport:
     """Return what there is to know about three splits; `as_read` is train before any row was left out."""
-    per_class = Counter(train.labels)
+    per_class = train.names()
     splits = dict(zip(SPLITS, (train, validation, test), strict=True))
-    labels_of: dict[str, set[str]] = {}
+    labels_of: dict[str, set[Label]] = {}
     for rows in (as_read, validation, test):
         for text, label in zip(rows.texts, rows.labels, strict=True):
             labels_of.setdefault(same_text(text), set()).add(label)
@@ -271,13 +277,13 @@ def _without(rows: Rows, texts: Collection[str]) -> Rows:
 
 
 def _need_classes(as_read: Rows, train: Rows) -> None:
-    labels = sorted(set(as_read.labels))
+    labels = sorted(as_read.names())
     if len(labels) < 2:
         raise DataError(
-            f'{as_read.source} has one class only, "{labels[0]}"',
+            f"{as_read.source} has one class only, {_names(labels) or 'and that is none'}",
             "a classifier needs two; check that label = names the right column",
         )
-    if len(set(train.labels)) < 2:
+    if len(train.names()) < 2:
         raise DataError(
             f"{len(as_read) - len(train):,} of {len(as_read):,} train rows of {as_read.source} also stand "
             "in test; without them, fewer than two classes are left",
@@ -285,11 +291,11 @@ def _need_classes(as_read: Rows, train: Rows) -> None:
         )
 
 
-def _need_known_labels(split: Split, rows: Rows, train: Rows, as_read: Rows) -> None:
-    unknown = sorted(set(rows.labels) - set(train.labels))
+def _need_known_labels(split: Split, rows: Rows, classes: Sequence[str], as_read: Rows) -> None:
+    unknown = sorted(rows.names().keys() - set(classes))
     if not unknown:
         return
-    lost = [label for label in unknown if label in set(as_read.labels)]
+    lost = [label for label in unknown if label in as_read.names()]
     why = f"; the train texts of {_names(lost)} also stand in test, and were left out for it" if lost else ""
     raise DataError(
         f"{rows.source} has {_count(len(unknown), 'label')} that train does not: {_names(unknown)}{why}",
@@ -302,7 +308,7 @@ def _warnings(per_class: Counter[str], splits: dict[Split, Rows], test_rows_in_v
     if rare := sorted(label for label, n in per_class.items() if n < 2):
         warnings.append(f"{_count(len(rare), 'class')} with a single train row: {_names(rare)}")
     for split in SPLITS[1:]:
-        if absent := sorted(set(per_class) - set(splits[split].labels)):
+        if absent := sorted(per_class.keys() - splits[split].names().keys()):
             warnings.append(
                 f"{_count(len(absent), 'class')} without a {split} row: {_names(absent)}; "
                 "nothing is known about their quality there"

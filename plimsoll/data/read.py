@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from plimsoll.core.errors import DataError, nearest
 from plimsoll.data.rows import Rows
@@ -42,8 +42,11 @@ class _Fault(NamedTuple):
 
 _Found = list[_Cell | _Fault]
 
+Labels = Literal["one", "any", "each"]
+"""What a row is labelled with: one class, any number of classes, or a tag for each word."""
 
-def read(source: str, *, split: str, text: str, label: str) -> Rows:
+
+def read(source: str, *, split: str, text: str, label: str, labels: Labels = "one", separator: str = ",") -> Rows:
     """Return the rows of one split in the order they are stored.
 
     `source` is a .csv, .tsv, .jsonl, .ndjson, .json or .parquet file; a folder that holds `{split}` in one of these
@@ -51,16 +54,20 @@ def read(source: str, *, split: str, text: str, label: str) -> Rows:
     or "owner/name:config". `text` and `label` are column names. Labels are stripped; integers, integral floats and
     booleans become strings.
 
+    labels: "any" takes a list of labels, or a string that is cut at `separator`, and no label at all is none; "each"
+    takes a list of words and one of tags, or strings of both that are cut at white space, and joins the words by spaces.
+
     Raises DataError when nothing is there, a file cannot be decoded or parsed, a column is missing, there are no
     rows, or any row cannot be used: a bad row is never left out in silence.
     """
     if source.startswith(_BUILTIN):
         return _builtin(source, split)
     paths = files(source, split)
+    check = {"one": _check, "any": lambda cell: _check_any(cell, separator), "each": _check_each}[labels]
     if not paths:
-        return _rows(source, _hub(source, split, text, label))
+        return _rows(source, _hub(source, split, text, label), check)
     where = source if paths[0].suffix == _TEXT else str(paths[0])
-    return _rows(where, [row for path in paths for row in _read_file(path, text, label)], source)
+    return _rows(where, [row for path in paths for row in _read_file(path, text, label)], check, source)
 
 
 def files(source: str, split: str) -> tuple[Path, ...]:
@@ -305,9 +312,14 @@ def _hub(source: str, split: str, text: str, label: str) -> _Found:
         ) from e
     _need_columns(source, table.column_names, text, label)
     labels = list(table[label])
-    classes = getattr(table.features[label], "names", None)
+    feature = table.features[label]
+    classes = getattr(getattr(feature, "feature", feature), "names", None)  # of a list: of what is in it
     if classes is not None:  # -1 marks the hidden labels of a competition's test rows
-        labels = [classes[c] if c is not None and 0 <= c < len(classes) else None for c in labels]
+
+        def name(c: int | None) -> str | None:
+            return classes[c] if c is not None and 0 <= c < len(classes) else None
+
+        labels = [[name(c) for c in label] if isinstance(label, list) else name(label) for label in labels]
     return [_Cell(f"row {i}", t, c) for i, (t, c) in enumerate(zip(list(table[text]), labels, strict=True), 1)]
 
 
@@ -368,9 +380,9 @@ def _need_columns(source: Path | str, columns: Sequence[str], text: str, label: 
 # Checks: the same for every source.
 
 
-def _rows(where: str, found: _Found, source: str = "") -> Rows:
+def _rows(where: str, found: _Found, check: Callable[[_Cell], _Cell | _Fault], source: str = "") -> Rows:
     """Return the rows when every one can be used; else raise DataError with the first few that cannot."""
-    checked = [item if isinstance(item, _Fault) else _check(item) for item in found]
+    checked = [item if isinstance(item, _Fault) else check(item) for item in found]
     faults = [item for item in checked if isinstance(item, _Fault)]
     if len(faults) == 1:
         raise DataError(f"{where}, {faults[0].where}: {faults[0].problem}", faults[0].hint)
@@ -387,13 +399,47 @@ def _rows(where: str, found: _Found, source: str = "") -> Rows:
 
 
 def _check(cell: _Cell) -> _Cell | _Fault:
-    label = cell.label
-    if isinstance(label, (bool, int)) or (isinstance(label, float) and label.is_integer()):
-        label = str(int(label) if isinstance(label, float) else label)  # pandas turns 3 into 3.0 beside a missing value
+    label = _as_string(cell.label)
     for column, value in (("text", cell.text), ("label", label)):
         if problem := _problem(cell.where, column, value):
             return problem
     return _Cell(cell.where, cell.text, str(label).strip())
+
+
+def _check_any(cell: _Cell, separator: str) -> _Cell | _Fault:
+    given = cell.label
+    if isinstance(given, str):
+        given = [part for part in given.split(separator) if part.strip()]
+    labels = [_as_string(label) for label in given] if isinstance(given, list | tuple) else [_as_string(given)]
+    for column, value in (("text", cell.text), *(("label", label) for label in labels)):
+        if problem := _problem(cell.where, column, value):
+            return problem
+    return _Cell(cell.where, cell.text, frozenset(str(label).strip() for label in labels))
+
+
+def _check_each(cell: _Cell) -> _Cell | _Fault:
+    words, tags = (value.split() if isinstance(value, str) else value for value in (cell.text, cell.label))
+    for column, values in (("text", words), ("label", tags)):
+        if not isinstance(values, list | tuple) or not values:
+            return _Fault(cell.where, f"the {column} is no list, or an empty one ({values!r:.40})",
+                          "write a list of words and one of as many tags, or both as strings with spaces between")
+        for value in values:
+            if problem := _problem(cell.where, column, value):
+                return problem
+            if value.split() != [value]:
+                return _Fault(cell.where, f"the {column} has {value!r:.40} for one word, and it has a space in it",
+                              "cut it into two words, each with a tag")
+    if len(words) != len(tags):
+        return _Fault(cell.where, f"{len(words)} words and {len(tags)} tags", "give each word one tag")
+    text = " ".join(words)
+    return _problem(cell.where, "text", text) or _Cell(cell.where, text, tuple(tags))
+
+
+def _as_string(label: Any) -> Any:
+    """Return a whole number or a truth value as a string; anything else as it is."""
+    if isinstance(label, (bool, int)) or (isinstance(label, float) and label.is_integer()):
+        return str(int(label) if isinstance(label, float) else label)  # pandas turns 3 into 3.0 beside a missing value
+    return label
 
 
 def _problem(where: str, column: str, value: Any) -> _Fault | None:
