@@ -32,6 +32,9 @@ class LinearProbe(Move):
 
         from plimsoll.train import costs, logistic, loop, tuning
 
+        if work.task.per_token:
+            raise Unsupported("the task asks for an answer to every token, and this fits one to the mean of each row",
+                              "tune by finetune or lora instead")
         with loop.settings(work):
             made = tuning.prepared(model, work, self.max_length)
             tuned = made.model.to(work.device).eval()

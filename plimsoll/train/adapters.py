@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import ChildError, Unsupported
 from plimsoll.train import prefix, shape
 from plimsoll.train.batches import Tokens
@@ -51,7 +52,8 @@ def fold(model: torch.nn.Module, adapter: Adapter, rows: Tokens, device: str) ->
     """
     before = predict(model, rows, device)
     adapter.fold(model)
-    moved = float(np.abs(predict(model, adapter.as_read(rows), device) - before).max())
+    after = predict(model, adapter.as_read(rows), device)
+    moved = float(np.abs(ragged.flat(after, rows.lengths) - ragged.flat(before, rows.lengths)).max())
     if not moved <= _AGREE:
         raise ChildError(f"with its adapters folded in, the model answers otherwise: a logit moved by {moved:.2g}",
                          "this is a defect; tune by finetune or lora instead")

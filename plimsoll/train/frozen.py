@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def below(model: torch.nn.Module, layers: int, splits: Sequence[Tokens], device:
     stack.layer = whole[layers:]
     counts = np.cumsum([1, *(len(tokens.ids) for tokens in splits)])
     try:
-        yield tuple(Tokens(np.arange(first, first + len(tokens.ids)), tokens.starts, 0)
+        yield tuple(replace(tokens, ids=np.arange(first, first + len(tokens.ids)), pad_id=0)
                     for first, tokens in zip(counts, splits, strict=False))
     finally:
         encoder.embeddings, stack.layer = embeddings, whole
