@@ -116,7 +116,7 @@ def _sides(a: Side, b: Side) -> list[str]:
         ("p50", number(a.latency_ms.p50), number(b.latency_ms.p50)),
         ("p95", number(a.latency_ms.p95), number(b.latency_ms.p95)),
         ("p99", number(a.latency_ms.p99), number(b.latency_ms.p99)),
-        ("quality on test", share(a.quality), share(b.quality)),
+        (f"{a.quality.unit} on test", share(a.quality), share(b.quality)),
         *(
             (k, f"{a.scores[k]:.4f}", f"{b.scores[k]:.4f}")
             for k in a.scores
