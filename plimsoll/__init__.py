@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plimsoll.core.artifact import Predictor
     from plimsoll.core.decision import Decision
-    from plimsoll.core.prediction import Entity, Prediction, Tagging
+    from plimsoll.core.prediction import Entity, Labelling, Prediction, Tagging
     from plimsoll.core.spec import Budget, Load, Model, Recipe, Search, Spec, Target
+    from plimsoll.tasks.multi_label import MultiLabel
     from plimsoll.tasks.text_classification import TextClassification
     from plimsoll.tasks.token_classification import TokenClassification
 
@@ -17,8 +18,10 @@ __all__ = [
     "Budget",
     "Decision",
     "Entity",
+    "Labelling",
     "Load",
     "Model",
+    "MultiLabel",
     "Prediction",
     "Predictor",
     "Recipe",
@@ -34,9 +37,10 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("Entity", "Prediction", "Tagging"), "core.prediction"),
+    **dict.fromkeys(("Entity", "Labelling", "Prediction", "Tagging"), "core.prediction"),
     "Predictor": "core.artifact",
     "Decision": "core.decision",
+    "MultiLabel": "tasks.multi_label",
     "TextClassification": "tasks.text_classification",
     "TokenClassification": "tasks.token_classification",
     **dict.fromkeys(("Budget", "Load", "Model", "Recipe", "Search", "Spec", "Target"), "core.spec"),

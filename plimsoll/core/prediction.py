@@ -12,11 +12,22 @@ class Prediction:
 
     label: str
     score: float
-    """Softmax probability of the label."""
+    """Probability of the label."""
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON."""
         return {"label": self.label, "score": round(self.score, 6)}
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """The labels of one text, the surest first; there may be none."""
+
+    labels: tuple[Prediction, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"labels": [label.record() for label in self.labels]}
 
 
 @dataclass(frozen=True)

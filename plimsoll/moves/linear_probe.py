@@ -27,24 +27,21 @@ class LinearProbe(Move):
     """Tokens an input is cut at. None: the longest row of any split, at most what the model takes and 512."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
-        """Write the model with the fitted head to `out`. Raises Unsupported for a task whose head is no linear layer."""
+        """Write the model with the fitted head to `out`. Raises Unsupported for a task that is not one of a label a text."""
         import torch
 
         from plimsoll.train import costs, logistic, loop, tuning
 
-        if work.task.per_token:
-            raise Unsupported("the task asks for an answer to every token, and this fits one to the mean of each row",
-                              "tune by finetune or lora instead")
         with loop.settings(work):
             made = tuning.prepared(model, work, self.max_length)
             tuned = made.model.to(work.device).eval()
-            classifier = getattr(tuned.head, "classifier", None)
-            if not isinstance(classifier, torch.nn.Linear):
+            classifier, labels = getattr(tuned.head, "classifier", None), made.data.targets("train")
+            if not isinstance(classifier, torch.nn.Linear) or labels.ndim > 1 or labels.dtype != int:
                 raise Unsupported(f"the head of {work.task.name().replace('_', '-')} is not fitted by logistic regression",
                                   "tune by finetune or lora instead")
             features, held = (tuning.pooled(tuned, tokens, work) for tokens in (made.train, made.validation))
             found, score, penalty = logistic.best(
-                features, made.data.targets("train"), len(made.data.labels), lambda one: made.score(one.logits(held)))
+                features, labels, len(made.data.labels), lambda one: made.score(one.logits(held)))
             with torch.no_grad():
                 classifier.weight.copy_(torch.from_numpy(found.weights))
                 classifier.bias.copy_(torch.from_numpy(found.biases))

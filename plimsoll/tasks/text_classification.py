@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.parts import Task
+from plimsoll.core.pooling import mean_of_real
 from plimsoll.core.prediction import Prediction
 from plimsoll.data.read import read
 from plimsoll.data.rows import NO_TARGET, Rows
@@ -49,9 +50,7 @@ class TextClassification(Task):
                 self.classifier = torch.nn.Linear(hidden_size, labels)
 
             def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-                weight = mask.unsqueeze(-1).to(hidden.dtype)
-                pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-                return self.classifier(self.dropout(pooled))
+                return self.classifier(self.dropout(mean_of_real(hidden, mask)))
 
         return MeanPooledHead()
 

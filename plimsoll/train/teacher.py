@@ -17,6 +17,7 @@ from plimsoll.core import ragged
 from plimsoll.core.artifact import file_digest
 from plimsoll.core.errors import ModelError, Unsupported
 from plimsoll.core.parts import Work
+from plimsoll.core.pooling import mean_of_real
 from plimsoll.data.dataset import Dataset
 from plimsoll.train import encoder, shape
 from plimsoll.train.batches import Batch, Tokens, by_length, joined, tokenize
@@ -61,8 +62,7 @@ def outputs(model: torch.nn.Module, batch: Batch, hidden: torch.Tensor | None = 
     hidden: what `last_hidden` gave for it, where the caller has asked already.
     """
     hidden = last_hidden(model, batch) if hidden is None else hidden
-    weight = encoder.real(model.encoder, batch.attention_mask).unsqueeze(-1).to(hidden.dtype)
-    pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+    pooled = mean_of_real(hidden, encoder.real(model.encoder, batch.attention_mask))
     return Outputs(model.answer(hidden, batch.attention_mask), pooled)  # type: ignore[operator]
 
 

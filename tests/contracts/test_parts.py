@@ -22,6 +22,7 @@ from plimsoll.testing.tiny import TINY_ROWS, TINY_TAGGED, write_tiny_bert
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "drop_layers": {"keep": 1},
+    "multi_label": {"train": "rows.jsonl"},
     "narrow": {"heads": (1, 2), "neurons": (40, 0)},
     "text_classification": {"train": "rows.jsonl"},
     "token_classification": {"train": "rows.jsonl"},
@@ -147,6 +148,7 @@ def test_a_runtime_answers_every_token_as_the_model_does_or_refuses(
 def test_what_a_task_says_of_outputs_holds_together(name: str) -> None:
     task = cast(Task, find.part("tasks", name).model_validate(REQUIRED[name]))
     labels: dict[str, tuple[Label, ...]] = {
+        "multi_label": (frozenset("ab"), frozenset(), frozenset("c"), frozenset("a")),
         "text_classification": ("a", "b", "c", "a"),
         "token_classification": (("O", "B-x"), ("B-x", "I-x", "O"), ("O",), ("B-y",)),
     }
