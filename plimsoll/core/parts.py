@@ -184,10 +184,13 @@ class Task(Part, ABC):
     """What the model is for: rows to labels, the head, the loss and the metric. The spec's [task] table."""
 
     metric: ClassVar[str]
-    """Name of the headline metric, higher is better, in [0, 1]."""
+    """Name of the headline metric, higher is better, at most 1."""
 
     per_token: ClassVar[bool] = False
     """Whether the head answers every token and a row's answer is one for each word, not one for the whole row."""
+
+    texts: ClassVar[int] = 1
+    """Texts in a row. The head answers each text by itself; a row's answer is then [texts, labels]."""
 
     @abstractmethod
     def read(self, split: Literal["train", "validation", "test"]) -> Any:
@@ -208,15 +211,16 @@ class Task(Part, ABC):
     def loss(self, outputs: Any, targets: Any, smoothing: float) -> Any:
         """Return the scalar that training minimises, a mean over answers.
 
-        outputs: float32 torch tensor [answers, labels], one for each row, or for each real token of the rows;
-        targets: of `plimsoll.data.rows.targets`, one for each of these. smoothing: probability a target shares out.
+        outputs: float32 torch tensor [answers, labels], one for each row, for each text of the rows in turn, or for each
+        real token of the rows; targets: of `plimsoll.data.rows.targets`, one for each row or token. smoothing: probability a target shares out.
         """
 
     @abstractmethod
     def evidence(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.bool_] | NDArray[np.float64]:
         """Return what each row says of the quality: bool [rows], or float64 [rows, sums] that `value` adds up.
 
-        outputs: float32 [rows, labels], or [rows, words, labels] with NaN where there is no word or none was seen.
+        outputs: float32 [rows, labels]; or [rows, words, labels] with NaN where there is no word or none was seen; or
+        [rows, texts, labels].
         """
 
     def value(self, evidence: NDArray[Any]) -> float:
@@ -252,5 +256,5 @@ class Task(Part, ABC):
     def prediction(self, outputs: NDArray[np.float32], text: str, labels: Sequence[str]) -> Any:
         """Return the answer to one text as `plimsoll.core.prediction` has it.
 
-        outputs: float32 [labels], or [words, labels] for the words of the text, cut at its spaces.
+        outputs: float32 [labels], or [words, labels] for the words of the text, cut at its spaces, or [texts, labels].
         """

@@ -56,3 +56,26 @@ class Tagging:
         """Return it as JSON."""
         entities = [{**asdict(e), "score": round(e.score, 6)} for e in self.entities]
         return {"words": list(self.words), "tags": list(self.tags), "entities": entities}
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The unit vector of one text."""
+
+    vector: tuple[float, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"embedding": list(self.vector)}
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike two texts are."""
+
+    score: float
+    """Cosine of their embeddings, from -1 to 1."""
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"similarity": round(self.score, 6)}

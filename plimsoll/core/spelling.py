@@ -12,6 +12,9 @@ _KNOWN_WORDS = 20_000
 _LONGEST_WORD = 40
 """Characters; together with the number of words this bounds what the memory of words can grow to, some 5 MB."""
 
+PAIR = "\x1f"
+"""Stands between the two texts of a row: the unit separator, which no text has inside."""
+
 _WORD = re.compile(r"\S+")
 _PIECES = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
 

@@ -18,7 +18,7 @@ from plimsoll.core.errors import DataError, ModelError, RunError
 from plimsoll.core.parts import Task
 from plimsoll.core.record import Record, digest
 from plimsoll.data.read import files, read
-from plimsoll.data.rows import Label, Rows, from_json, names, targets, to_json
+from plimsoll.data.rows import PAIR, Label, Rows, from_json, names, targets, to_json
 from plimsoll.data.split import same_text, stratified
 
 Split = Literal["train", "validation", "test"]
@@ -60,10 +60,9 @@ class DataReport(Record):
         """Return the report as a few plain lines for the terminal."""
         rows = ", ".join(f"{self.rows[s]:,} {s}{' (cut from train)' if s in self.cut else ''}" for s in SPLITS)
         each = self.class_rows
-        lines = [
-            f"{rows} rows; {self.classes} classes with {each['min']:,.0f} to {each['max']:,.0f} train rows each"
-            f" (median {each['median']:,.0f})"
-        ]
+        classes = (f"; {self.classes} classes with {each['min']:,.0f} to {each['max']:,.0f} train rows each"
+                   f" (median {each['median']:,.0f})") if self.classes else ""
+        lines = [f"{rows} rows{classes}"]
         if self.lengths:
             lines.append("tokens in a test text: " + ", ".join(f"{k} {v:,.0f}" for k, v in self.lengths.items()))
         lines += [f"note: {note}" for note in self._notes()] + [f"warning: {warning}" for warning in self.warnings]
@@ -204,7 +203,7 @@ def report(
     for rows in (as_read, validation, test):
         for text, label in zip(rows.texts, rows.labels, strict=True):
             labels_of.setdefault(same_text(text), set()).add(label)
-    counts = np.array(list(per_class.values()))
+    counts = np.array(list(per_class.values()) or [0])
     test_rows_in_validation = _standing_in(test, _texts(validation))
     return DataReport(
         rows={split: len(rows) for split, rows in splits.items()},
@@ -223,7 +222,9 @@ def report(
 
 
 def measure_lengths(texts: Sequence[str], tokenizer_json: Path) -> NDArray[np.int64]:
-    """Return the number of tokens of each text, int64 [texts], special tokens included and nothing cut.
+    """Return the number of tokens of each text, or of a row's two together, int64 [texts].
+
+    Special tokens are included and nothing is cut.
 
     Raises ModelError when the file is no tokenizer.
     """
@@ -238,7 +239,7 @@ def measure_lengths(texts: Sequence[str], tokenizer_json: Path) -> NDArray[np.in
     lengths = [
         len(encoding.ids)
         for start in range(0, len(texts), _CHUNK)  # encodings are large: not all at once
-        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + _CHUNK]))
+        for encoding in tokenizer.encode_batch_fast([t.replace(PAIR, " ") for t in texts[start : start + _CHUNK]])
     ]
     return np.array(lengths, dtype=np.int64)
 
@@ -278,6 +279,8 @@ def _without(rows: Rows, texts: Collection[str]) -> Rows:
 
 def _need_classes(as_read: Rows, train: Rows) -> None:
     labels = sorted(as_read.names())
+    if not labels and len({label for label in as_read.labels if isinstance(label, float)}) > 1:
+        return  # scores, which have no classes
     if len(labels) < 2:
         raise DataError(
             f"{as_read.source} has one class only, {_names(labels) or 'and that is none'}",

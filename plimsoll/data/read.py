@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from plimsoll.core.errors import DataError, nearest
-from plimsoll.data.rows import Rows
+from plimsoll.data.rows import PAIR, Rows
 
 MAX_TEXT_BYTES = 1_000_000
 """Longest text in UTF-8 bytes. No encoder reads that far: a longer one is a quote left open or a dump in one field."""
@@ -42,11 +42,12 @@ class _Fault(NamedTuple):
 
 _Found = list[_Cell | _Fault]
 
-Labels = Literal["one", "any", "each"]
-"""What a row is labelled with: one class, any number of classes, or a tag for each word."""
+Labels = Literal["one", "any", "each", "score"]
+"""What a row is labelled with: one class, any number of classes, a tag for each word, or a score of two texts."""
 
 
-def read(source: str, *, split: str, text: str, label: str, labels: Labels = "one", separator: str = ",") -> Rows:
+def read(source: str, *, split: str, text: str, label: str, labels: Labels = "one", separator: str = ",",
+         other: str = "") -> Rows:
     """Return the rows of one split in the order they are stored.
 
     `source` is a .csv, .tsv, .jsonl, .ndjson, .json or .parquet file; a folder that holds `{split}` in one of these
@@ -55,7 +56,8 @@ def read(source: str, *, split: str, text: str, label: str, labels: Labels = "on
     booleans become strings.
 
     labels: "any" takes a list of labels, or a string that is cut at `separator`, and no label at all is none; "each"
-    takes a list of words and one of tags, or strings of both that are cut at white space, and joins the words by spaces.
+    takes a list of words and one of tags, or strings of both that are cut at white space, and joins the words by spaces;
+    "score" takes a number as the label of two texts, the second from the column `other`, and joins these by `rows.PAIR`.
 
     Raises DataError when nothing is there, a file cannot be decoded or parsed, a column is missing, there are no
     rows, or any row cannot be used: a bad row is never left out in silence.
@@ -63,11 +65,16 @@ def read(source: str, *, split: str, text: str, label: str, labels: Labels = "on
     if source.startswith(_BUILTIN):
         return _builtin(source, split)
     paths = files(source, split)
-    check = {"one": _check, "any": lambda cell: _check_any(cell, separator), "each": _check_each}[labels]
-    if not paths:
-        return _rows(source, _hub(source, split, text, label), check)
-    where = source if paths[0].suffix == _TEXT else str(paths[0])
-    return _rows(where, [row for path in paths for row in _read_file(path, text, label)], check, source)
+    check = {"one": _check, "any": lambda cell: _check_any(cell, separator), "each": _check_each, "score": _check_score}[labels]
+
+    def found(column: str) -> _Found:
+        if not paths:
+            return _hub(source, split, column, label)
+        return [row for path in paths for row in _read_file(path, column, label)]
+
+    rows = found(text) if labels != "score" else _paired(found(text), found(other))
+    where = str(paths[0]) if paths and paths[0].suffix != _TEXT else source
+    return _rows(where, rows, check, source)
 
 
 def files(source: str, split: str) -> tuple[Path, ...]:
@@ -433,6 +440,27 @@ def _check_each(cell: _Cell) -> _Cell | _Fault:
         return _Fault(cell.where, f"{len(words)} words and {len(tags)} tags", "give each word one tag")
     text = " ".join(words)
     return _problem(cell.where, "text", text) or _Cell(cell.where, text, tuple(tags))
+
+
+def _paired(first: _Found, second: _Found) -> _Found:
+    """Return the rows of a file, read once for the column of each of their two texts."""
+    return [one if isinstance(one, _Fault) else _Cell(one.where, (one.text, two.text), one.label)  # type: ignore[union-attr]
+            for one, two in zip(first, second, strict=True)]
+
+
+def _check_score(cell: _Cell) -> _Cell | _Fault:
+    for text in cell.text:
+        if problem := _problem(cell.where, "text", text):
+            return problem
+        if PAIR in text:
+            return _Fault(cell.where, "the text holds a unit separator, U+001F", "take the control character out")
+    try:
+        score = float(cell.label)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score):
+        return _Fault(cell.where, f"the score is {cell.label!r:.40}, not a number", "write how alike the texts are as a number")
+    return _Cell(cell.where, PAIR.join(cell.text), score)
 
 
 def _as_string(label: Any) -> Any:

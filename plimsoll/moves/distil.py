@@ -67,7 +67,7 @@ class Distil(Move):
 
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
         data, task = Dataset.load(work.data), work.task
-        train, validation = (batches.tokenize(model, rows.texts, record.max_length, task.per_token)
+        train, validation = (batches.of_task(task, model, rows.texts, record.max_length)
                              for rows in (data.train, data.validation))
         lesson = teacher.load(model, work.data, train, tokens=self.token_weight > 0)
         loss = objective.taught(task, data.targets("train"), train, lesson, self.temperature, self.label_weight,

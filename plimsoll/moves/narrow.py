@@ -71,7 +71,7 @@ class Narrow(Move):
         found = shape.shapes(whole.encoder)
         self._check(found)
         data = Dataset.load(work.data)
-        train = batches.tokenize(model, data.train.texts, record.max_length, work.task.per_token)
+        train = batches.of_task(work.task, model, data.train.texts, record.max_length)
         rows = np.random.default_rng(work.seed).permutation(len(train))[:_SAMPLE_ROWS]
         with loop.settings(work):
             out.mkdir(parents=True, exist_ok=True)

@@ -241,7 +241,7 @@ def built(
     made = {"model": model_digest, "machine": bench.machine, "version": version("plimsoll-ml")}
     files = bench.run.store.once("built", {"runtime": find.write(runtime.built_as), **made}, make)
 
-    per_token = bench.run.spec.task.per_token
+    shape = "batch, length, labels" if bench.run.spec.task.per_token else "batch, labels"
 
     def seal_it(out: Path) -> None:
         # links, not copies: nothing in the store is ever written to again
@@ -253,7 +253,7 @@ def built(
                 task=bench.run.spec.task,
                 labels=bench.dataset.labels,
                 max_length=sample.max_length,
-                outputs=(f"logits: float32 [batch, {'length, ' if per_token else ''}labels]",),
+                outputs=(f"logits: float32 [{shape if bench.dataset.labels else 'batch, hidden'}]",),
                 lineage=tuple(find.write(m) for m in moves),
                 machine=bench.machine,
             ),
@@ -277,7 +277,7 @@ def sampled(model: Path, bench: Bench) -> tuple[Sample, Path]:
         tokenizer = Tokenizer.from_file(str(spelling))
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
-        texts = bench.dataset.train.texts
+        texts = bench.dataset.train.single_texts()
         order = np.random.default_rng(bench.run.spec.search.seed).permutation(len(texts))[:2000]
         rows = [e.ids for e in tokenizer.encode_batch([texts[i] for i in order])]
         (out / "sample.json").write_text(json.dumps({"input_ids": rows, "max_length": max_length}))

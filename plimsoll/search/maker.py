@@ -53,7 +53,7 @@ def _answers(request: dict[str, Any], report: Callable[[Event], None]) -> None:
     record = encoder.ModelRecord.from_file(folder / encoder.MODEL_RECORD)
     rows = getattr(Dataset.load(Path(request["data"])), request["split"])
     work = _work(request, report)
-    tokens = batches.tokenize(folder, rows.texts, record.max_length, work.task.per_token)
+    tokens = batches.of_task(work.task, folder, rows.texts, record.max_length)
     with loop.settings(work):
         model = encoder.load(folder).to(request["device"])
         np.save(request["out"], tokens.answers(loop.predict(model, tokens, request["device"])))

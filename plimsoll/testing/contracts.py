@@ -90,7 +90,8 @@ def _check_session(name: str, session: Session, sample: Sample, expected: np.nda
 def check_task(task: Task, labels: Sequence[str], outputs: np.ndarray, targets: np.ndarray, text: str) -> None:
     """What a task says of outputs holds together: metric, evidence, decisions, loss and the answer to a text.
 
-    outputs: float32 [rows, labels] or [rows, words, labels], and their targets; `text` is the first row's.
+    outputs: float32 [rows, labels], [rows, words, labels] or [rows, texts, labels], and their targets; `text` is the
+    first row's.
     """
     import torch
 
@@ -99,7 +100,7 @@ def check_task(task: Task, labels: Sequence[str], outputs: np.ndarray, targets: 
     assert len(evidence) == len(outputs), f"{name}: evidence of {len(evidence)} rows for {len(outputs)}"
     assert evidence.dtype in (np.bool_, np.float64), f"{name}: evidence is {evidence.dtype}"
     value = task.value(evidence)
-    assert 0 <= value <= 1, f"{name}: a {task.metric} of {value}"
+    assert -1 <= value <= 1, f"{name}: a {task.metric} of {value}"
     score = task.score(outputs, targets, labels)
     assert score.get(task.metric) == value, f"{name}: {task.metric} is {score.get(task.metric)} of all rows, {value} of each"
     assert len(task.decisions(outputs)) == len(outputs), f"{name}: not a decision for each row"

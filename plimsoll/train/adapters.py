@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +164,8 @@ class SoftPrompt(Adapter):
         prompt = np.arange(self._vocabulary, self._vocabulary + self.tokens)
         rows = [np.concatenate([prompt, tokens.ids[a:b]])
                 for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)]
-        return Tokens(np.concatenate(rows), tokens.starts + self.tokens * np.arange(len(tokens.starts)), tokens.pad_id)
+        starts = tokens.starts + self.tokens * np.arange(len(tokens.starts))
+        return replace(tokens, ids=np.concatenate(rows), starts=starts)
 
     def write(self, out: Path) -> None:
         """Add the prompt's tokens to tokenizer.json, and let it put them before every text."""

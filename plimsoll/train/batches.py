@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core import ragged
+from plimsoll.core.parts import Task
 from plimsoll.core.spelling import first_tokens
-from plimsoll.data.rows import NO_TARGET
+from plimsoll.data.rows import NO_TARGET, PAIR
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +31,9 @@ class Batch:
     rows: torch.Tensor
     """int64 [batch]: which rows of the split these are, to look up targets by."""
     input_ids: torch.Tensor
-    """int64 [batch, length], padded to the longest of these rows."""
+    """int64 [batch, length], padded to the longest of these rows; [batch * texts, length] where rows have several."""
     attention_mask: torch.Tensor
-    """int64 [batch, length]: 1 for real tokens."""
+    """int64, as large: 1 for real tokens."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +43,30 @@ class Tokens:
     ids: NDArray[np.int64]
     """int64 [tokens], special tokens included."""
     starts: NDArray[np.int64]
-    """int64 [rows + 1]: row `i` is `ids[starts[i]:starts[i + 1]]`."""
+    """int64 [rows + 1]: row `i` is `ids[starts[i]:starts[i + 1]]`. [texts * rows + 1] where a row has several texts."""
     pad_id: int
     words: NDArray[np.int64] | None = None
     """int64 [tokens]: which word of its row begins with this token, -1 for none; None where no words are answered."""
+    texts: int = 1
+    """Texts in a row, which stand one after the other, and in a batch too."""
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return (len(self.starts) - 1) // self.texts
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Token counts, int64 [rows]."""
-        return np.diff(self.starts)
+        """Token counts, int64 [rows]; of the longest of a row's texts."""
+        return np.diff(self.starts).reshape(-1, self.texts).max(axis=1)
 
     def batch(self, rows: NDArray[np.int64], device: str = "cpu") -> Batch:
         """Return the rows as one batch on a device, padded on the right to the longest of them."""
         import torch
 
-        lengths = self.lengths[rows]
+        texts = (rows[:, None] * self.texts + np.arange(self.texts)).ravel()
+        lengths = np.diff(self.starts)[texts]
         real = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(real.shape, self.pad_id, dtype=np.int64)
-        ids[real] = np.concatenate([self.ids[self.starts[r]:self.starts[r + 1]] for r in rows])
+        ids[real] = np.concatenate([self.ids[self.starts[t]:self.starts[t + 1]] for t in texts])
         tensors = (torch.from_numpy(a).to(device) for a in (rows, ids, real.astype(np.int64)))
         return Batch(*tensors)
 
@@ -106,6 +110,13 @@ def joined(first: Tokens, second: Tokens) -> Tokens:
     """Return the rows of both, those of the first before those of the second."""
     starts = np.concatenate([first.starts, first.starts[-1] + second.starts[1:]])
     return Tokens(np.concatenate([first.ids, second.ids]), starts, first.pad_id)
+
+
+def of_task(task: Task, model: Path, texts: Sequence[str], max_length: int | None = None) -> Tokens:
+    """Return the texts of a task's rows as `tokenize` does: with their words, or as the texts that each row has."""
+    if task.texts == 1:
+        return tokenize(model, texts, max_length, task.per_token)
+    return replace(tokenize(model, [part for text in texts for part in text.split(PAIR)], max_length), texts=task.texts)
 
 
 def tokenize(model: Path, texts: Sequence[str], max_length: int | None = None, words: bool = False) -> Tokens:

@@ -63,7 +63,8 @@ def _states(encoder: Any, stack: Any, layers: int, splits: Sequence[Tokens], dev
     found = torch.zeros(1 + sum(len(tokens.ids) for tokens in splits), encoder.config.hidden_size, device=device)
     first = 1
     with torch.no_grad():
-        for tokens in splits:
+        for split in splits:
+            tokens = replace(split, texts=1)
             for rows in by_length(tokens.lengths, _ROWS):
                 batch = tokens.batch(rows, device)
                 states = encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state

@@ -109,7 +109,8 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
 def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDArray[np.float32]:
     """Return the model's logits, float32 [rows, labels], in eval mode; the mode it was in is restored.
 
-    [rows, longest, labels] where it answers per token, NaN past the end of a row: `core.ragged`.
+    [rows, longest, labels] where it answers per token, NaN past the end of a row: `core.ragged`; and [rows, texts,
+    labels] where a row has several texts.
     """
     import torch
 
@@ -121,7 +122,8 @@ def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDAr
         for rows in by_length(tokens.lengths, _PREDICT_ROWS):
             batch = tokens.batch(rows, device)
             found = model(batch.input_ids, batch.attention_mask).float().cpu().numpy()
-            logits.append(ragged.ended(found, tokens.lengths[rows]))
+            logits.append(ragged.ended(found, tokens.lengths[rows]) if tokens.texts == 1 else
+                          found.reshape(len(rows), tokens.texts, -1))
             order.append(rows)
     model.train(training)
     return ragged.joined(logits)[np.argsort(np.concatenate(order))]

@@ -91,6 +91,9 @@ def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: P
     import torch
     from safetensors.torch import save_file
 
+    if work.task.texts > 1:
+        raise Unsupported("a teacher's answers are kept of rows of one text, and this task's rows have more",
+                          "leave out the moves that make the model smaller")
     if (source / TEACHER).exists():
         if extra is not None:
             raise Unsupported("the answers of an earlier model are kept already, and it cannot be asked about new rows",

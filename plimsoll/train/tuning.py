@@ -44,7 +44,7 @@ class Prepared:
 def prepared(model: Path, work: Work, max_length: int | None, dropout: float = 0.0) -> Prepared:
     """Read the rows and the pre-trained model of a folder; inside `loop.settings`, for the head is drawn at random."""
     data = Dataset.load(work.data)
-    train, validation, test = (batches.tokenize(model, rows.texts, max_length, work.task.per_token)
+    train, validation, test = (batches.of_task(work.task, model, rows.texts, max_length)
                                for rows in (data.train, data.validation, data.test))
     longest = max(int(tokens.lengths.max()) for tokens in (train, validation, test))
     most = batches.longest_input(json.loads((model / "config.json").read_text()))

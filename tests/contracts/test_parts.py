@@ -24,6 +24,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "drop_layers": {"keep": 1},
     "multi_label": {"train": "rows.jsonl"},
     "narrow": {"heads": (1, 2), "neurons": (40, 0)},
+    "sentence_similarity": {"train": "rows.jsonl"},
     "text_classification": {"train": "rows.jsonl"},
     "token_classification": {"train": "rows.jsonl"},
     "trim_vocabulary": {"common": 0},
@@ -149,15 +150,17 @@ def test_what_a_task_says_of_outputs_holds_together(name: str) -> None:
     task = cast(Task, find.part("tasks", name).model_validate(REQUIRED[name]))
     labels: dict[str, tuple[Label, ...]] = {
         "multi_label": (frozenset("ab"), frozenset(), frozenset("c"), frozenset("a")),
+        "sentence_similarity": (1.0, 0.0, 0.5, 0.2),
         "text_classification": ("a", "b", "c", "a"),
         "token_classification": (("O", "B-x"), ("B-x", "I-x", "O"), ("O",), ("B-y",)),
     }
     classes = task.classes(Rows(("",) * 4, labels[name], "").names())
-    shape = (4, 3, len(classes)) if task.per_token else (4, len(classes))
+    shape = (4, 3, len(classes)) if task.per_token else (4, 2, 5) if task.texts > 1 else (4, len(classes))
     outputs = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     if task.per_token:
         outputs = ragged.ended(outputs, [2, 3, 1, 1])
-    contracts.check_task(task, classes, outputs, targets(labels[name], classes), "two words")
+    contracts.check_task(task, classes, outputs, targets(labels[name], classes),
+                         "two\x1fwords" if task.texts > 1 else "two words")
 
 
 @pytest.mark.parametrize("name", [n for n in find.names("moves") if n != "distil"])

@@ -89,6 +89,33 @@ def test_words_are_tagged_from_rows_to_artifact_and_the_entities_decide(null_fol
         assert model.artifact.outputs == ("logits: float32 [batch, length, labels]",)
 
 
+def test_pairs_are_compared_from_rows_to_artifact(null_folder: Path, null_tables: Tables) -> None:
+    null_tables["task"] |= {"kind": "sentence-similarity", "label": "label"}
+    run = null_folder / "runs" / "a"
+    decision = plimsoll.tune(Spec.parse(null_tables), run)
+    assert decision.verdict == "met"
+    assert decision.chosen is not None
+    assert decision.baseline is not None
+    assert decision.chosen.recipe.says() == "null fast"
+    assert (decision.baseline.quality.value, decision.baseline.quality.unit) == (pytest.approx(1.0), "spearman")
+    with plimsoll.load(run) as model:
+        one, both, apart = model.predict(["w1 light", ["w1 light", "w2 light"], ["w1 light", "music"]])
+        assert one.vector == (0.0, 0.0, 1.0)  # light is the sixth of the vocabulary's words
+        assert (both.score, apart.score) == (1.0, 0.0)
+        with pytest.raises(TypeError, match="a list of 2"):
+            model.predict([["one", "two", "three"]])
+
+
+def test_any_number_of_labels_from_rows_to_artifact(null_folder: Path, null_tables: Tables) -> None:
+    null_tables["task"] |= {"kind": "multi-label", "labels": "label"}
+    decision = plimsoll.tune(Spec.parse(null_tables), null_folder / "runs" / "a")
+    assert decision.chosen is not None
+    assert decision.chosen.recipe.says() == "null fast"
+    assert decision.chosen.quality.unit == "micro_f1"
+    with plimsoll.load(decision.artifact) as model:
+        assert [label.label for label in model.predict(["w1 light"])[0].labels] == ["light"]
+
+
 def test_nothing_fits_delivers_the_nearest_miss_and_says_what_would(null_folder: Path, null_tables: Tables) -> None:
     null_tables["budget"] = {"p95_ms": 0.001, "quality_drop": 0.02}
     decision = tune(Spec.parse(null_tables), null_folder / "runs" / "a")
