@@ -133,6 +133,8 @@ def _worst(decision: Decision) -> list[str]:
     if decision.chosen is None or decision.baseline is None:
         return []
     mine, theirs = decision.chosen.scores.get("recall", {}), decision.baseline.scores.get("recall", {})
+    if not mine:
+        return []
     worst = sorted(mine, key=lambda c: (mine[c], c))[:8]
     rows = [f"| {safe(c)} | {mine[c]:.1%} | {theirs.get(c, float('nan')):.1%} |" for c in worst]
     head = ["## Worst classes of the chosen artifact on test", "", "| class | recall | baseline |", "|---|---|---|"]
