@@ -59,7 +59,7 @@ def null_tables(null_folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def tag_tables(null_folder: Path, null_tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables of a spec over `null_folder` whose words have tags: O, B-place, I-place by their place in the vocabulary.
+    """The tables of a spec over `null_folder` whose words are tagged O, B-place, I-place by their number.
 
     The null runtime answers each token by its id modulo 3.
     """

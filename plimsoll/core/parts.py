@@ -211,8 +211,9 @@ class Task(Part, ABC):
     def loss(self, outputs: Any, targets: Any, smoothing: float) -> Any:
         """Return the scalar that training minimises, a mean over answers.
 
-        outputs: float32 torch tensor [answers, labels], one for each row, for each text of the rows in turn, or for each
-        real token of the rows; targets: of `plimsoll.data.rows.targets`, one for each row or token. smoothing: probability a target shares out.
+        outputs: float32 torch tensor [answers, labels], one for each row, for each text of the rows in turn, or for
+        each real token of the rows; targets: of `plimsoll.data.rows.targets`, one for each row or token.
+        smoothing: probability a target shares out.
         """
 
     @abstractmethod

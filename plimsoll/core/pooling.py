@@ -6,7 +6,7 @@ from typing import Any
 
 
 def mean_of_real(hidden: Any, mask: Any) -> Any:
-    """Return [batch, hidden]: the mean over the tokens that `mask`, [batch, length], says are real; 0 for a row of none.
+    """Return [batch, hidden]: the mean over the tokens that `mask`, [batch, length], says are real; 0 for none.
 
     hidden: tensor [batch, length, hidden].
     """

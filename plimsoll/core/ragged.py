@@ -1,6 +1,6 @@
 """Answers of several tokens a row, as one array: [rows, longest, labels], with NaN past the end of each row.
 
-A row of an array without that axis, [rows, labels], is an answer by itself, and everything here leaves such as they are.
+A row of an array without that axis, [rows, labels], is an answer by itself, and everything here leaves it as it is.
 """
 
 from __future__ import annotations

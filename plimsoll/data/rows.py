@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from plimsoll.core.spelling import PAIR as PAIR
 
 Label = str | tuple[str, ...] | frozenset[str] | float
-"""Of one row: a class; or a tag for each word of its text, which are cut at single spaces; or all classes it has; or the
-score of its two texts."""
+"""Of one row: a class; or a tag for each word of its text, which are cut at single spaces; or all classes it has; or
+the score of its two texts."""
 
 NO_TARGET = -100
 """In place of a target where there is none: past the last word of a row."""
@@ -41,7 +41,7 @@ class Rows:
         return Counter(name for label in self.labels for name in names(label))
 
     def strata(self) -> tuple[str, ...]:
-        """Return for each row the class by which shares are cut: its label, the rarest of its names, its score's tenth."""
+        """Return the class of each row by which shares are cut: its label, its rarest name, or its score's tenth."""
         rows = self.names()
         scores = [label for label in self.labels if isinstance(label, float)]
         if scores:

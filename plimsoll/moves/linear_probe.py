@@ -27,7 +27,7 @@ class LinearProbe(Move):
     """Tokens an input is cut at. None: the longest row of any split, at most what the model takes and 512."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
-        """Write the model with the fitted head to `out`. Raises Unsupported for a task that is not one of a label a text."""
+        """Write the model with the fitted head to `out`. Raises Unsupported unless the task is one label a text."""
         import torch
 
         from plimsoll.train import costs, logistic, loop, tuning
@@ -37,7 +37,8 @@ class LinearProbe(Move):
             tuned = made.model.to(work.device).eval()
             classifier, labels = getattr(tuned.head, "classifier", None), made.data.targets("train")
             if not isinstance(classifier, torch.nn.Linear) or labels.ndim > 1 or labels.dtype != int:
-                raise Unsupported(f"the head of {work.task.name().replace('_', '-')} is not fitted by logistic regression",
+                kind = work.task.name().replace("_", "-")
+                raise Unsupported(f"the head of {kind} is not fitted by logistic regression",
                                   "tune by finetune or lora instead")
             features, held = (tuning.pooled(tuned, tokens, work) for tokens in (made.train, made.validation))
             found, score, penalty = logistic.best(

@@ -119,7 +119,7 @@ class _InductorSession(Session):
         self._torch, self._run = torch, run
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels], or [rows, longest, labels]; rows of the same length go together, 64 at most."""
+        """Return float32 [rows, labels], or [rows, longest, labels]; rows of the same length go together, up to 64."""
         if len(input_ids) == 1:
             return self._batch(input_ids)
         by_length: dict[int, list[int]] = {}

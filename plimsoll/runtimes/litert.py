@@ -278,7 +278,7 @@ def _convert(folder: Path, lengths: Sequence[int]) -> bytes:
 
 
 def _with_padding_marked(model: Any) -> torch.nn.Module:
-    """Return a module for one row: int32 [length] with -1 for padding -> logits, float32 [labels] or [length, labels]."""
+    """Return a module for one row: int32 [length] with -1 for padding -> float32 [labels] or [length, labels]."""
     import torch
 
     encoder: Any = model.encoder

@@ -46,7 +46,7 @@ class Null(Runtime):
         return {"slow": 0, "fast": 1}.get(self.speed, 2)
 
     def build(self, model: Path, sample: Sample, out: Path) -> None:
-        """Write the number of labels the model folder's labels.json holds; tags, which have an O, are for each token."""
+        """Write the number of labels that the folder's labels.json holds; tags, which have an O, are for tokens."""
         if self.speed == "broken":
             raise ChildError("RuntimeError: this variant always breaks")
         if self.speed == "absent":

@@ -311,7 +311,7 @@ def _lowered(module: torch.nn.Module, length: int) -> _Lowered:
 
 
 def _one_row(model: Any) -> torch.nn.Module:
-    """Return a module for one row: int32 [length] with -1 for padding -> logits, float32 [labels] or [length, labels]."""
+    """Return a module for one row: int32 [length] with -1 for padding -> float32 [labels] or [length, labels]."""
     import torch
 
     encoder: Any = _turned(model).encoder

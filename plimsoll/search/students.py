@@ -311,7 +311,8 @@ def _sampled(
 def _space(whole: Shapes, optuna: Any, pools: bool = True) -> dict[str, Any]:
     of = optuna.distributions
     return {"layers": of.IntDistribution(1, len(whole)), "heads": of.IntDistribution(1, 4),
-            "neurons": of.IntDistribution(1, 4), "pooled": of.CategoricalDistribution([True, False] if pools else [False])}
+            "neurons": of.IntDistribution(1, 4),
+            "pooled": of.CategoricalDistribution([True, False] if pools else [False])}
 
 
 def _share(count: int, quarters: int) -> int:

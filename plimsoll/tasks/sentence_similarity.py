@@ -69,7 +69,7 @@ class SentenceSimilarity(Task):
         return UnitMean()
 
     def loss(self, outputs: Any, targets: Any, smoothing: float) -> Any:
-        """Return the mean squared error of the cosines of pairs, which stand one after the other in [2 * pairs, hidden].
+        """Return the mean squared error of the cosines of pairs, one after the other in [2 * pairs, hidden].
 
         Source: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, section 3: the regression objective.
         """

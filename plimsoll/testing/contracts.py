@@ -102,7 +102,7 @@ def check_task(task: Task, labels: Sequence[str], outputs: np.ndarray, targets: 
     value = task.value(evidence)
     assert -1 <= value <= 1, f"{name}: a {task.metric} of {value}"
     score = task.score(outputs, targets, labels)
-    assert score.get(task.metric) == value, f"{name}: {task.metric} is {score.get(task.metric)} of all rows, {value} of each"
+    assert score.get(task.metric) == value, f"{name}: {task.metric} is {value} by evidence alone"
     assert len(task.decisions(outputs)) == len(outputs), f"{name}: not a decision for each row"
     flat, wanted = torch.from_numpy(outputs).flatten(0, -2), torch.from_numpy(targets)
     real = ~flat.isnan().any(dim=1)

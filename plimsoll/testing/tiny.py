@@ -109,4 +109,4 @@ TINY_TAGGED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = tuple(
     )
     for when in ((), ("please",), ("now",), ("for", "me"), ("tonite", "!"))
 )
-"""120 rows (words, tags in IOB2) whose entities a tiny model can tell; jazz and tonite are spelled in several tokens."""
+"""120 rows (words, tags in IOB2) whose entities a tiny model can tell; jazz and tonite take several tokens."""

@@ -50,8 +50,9 @@ def rank(model: torch.nn.Module, rows: Tokens, report: Callable[[int, int], None
          ) -> dict[str, float]:
     """Return the model's linear layers, the most sensitive first, and what rounding only that one does to the answers.
 
-    It is the mean over the rows, or their tokens where these are answered, of KL(answers || answers with this layer in int8), in nats. Weights are rounded
-    symmetrically with one scale per output, activations with one per token as they come.
+    It is the mean over the rows, or over their tokens where these are answered, of KL(answers || answers with this
+    layer in int8), in nats. Weights are rounded symmetrically with one scale per output, activations with one per token as
+    they come.
     model: that of `train.encoder.load`, on any device; it is as it was afterwards. report: called with layers done and
     all of them, over all batches.
     Source: Wu et al., Integer Quantization for Deep Learning Inference, 2020, section 5.2: one layer at a time.
@@ -95,7 +96,7 @@ class _Runs:
         """What each layer but the last gave in the run of the whole."""
 
     def whole(self, batch: Any) -> torch.Tensor:
-        """Return the log-probabilities of a batch's rows or tokens, [answers, labels], and remember what the layers gave."""
+        """Return a batch's log-probabilities, [rows or tokens, labels], and remember what the layers gave."""
         self._given = []
         hooks = [layer.register_forward_hook(lambda module, given, out: self._given.append(out))
                  for layer in self._layers[:-1]]

@@ -73,7 +73,7 @@ class Lesson(NamedTuple):
     """The training rows, then those that have no label."""
     outputs: Outputs
     validation: torch.Tensor
-    """float32 [validation rows, or tokens of these, labels]: what the teacher says of rows that a student is not taught."""
+    """float32 [validation rows, or their tokens, labels]: the teacher's logits on rows that a student is not taught."""
     tokens: TokenStates | None = None
     """Only when asked for."""
 

@@ -75,7 +75,8 @@ def test_a_token_that_reaches_over_a_space_is_left_to_the_tokenizer(tokenizer_js
     assert Spelling(other, 16).ids(["play the song"]) == [asked(other, 16, "play the song")]
 
 
-WORDS = st.lists(st.sampled_from(["play", "jazz", "don't", "ﬁ", "\u0301", "光光", "[SEP]", "x" * 60, "Über"]), max_size=12)
+WORDS = st.lists(
+    st.sampled_from(["play", "jazz", "don't", "ﬁ", "\u0301", "光光", "[SEP]", "x" * 60, "Über"]), max_size=12)
 
 
 @given(WORDS)

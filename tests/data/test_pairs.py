@@ -8,7 +8,7 @@ from plimsoll.core.errors import DataError
 from plimsoll.data.pairs import derived
 from plimsoll.data.rows import PAIR, Rows
 
-ROWS = Rows(tuple(f"{label}{i}" for label in "abc" for i in range(4)) + ("alone",), tuple("aaaabbbbcccc") + ("d",), "test")
+ROWS = Rows((*(f"{label}{i}" for label in "abc" for i in range(4)), "alone"), (*"aaaabbbbcccc", "d"), "test")
 
 
 def test_each_text_has_a_partner_of_its_label_and_one_of_another() -> None:

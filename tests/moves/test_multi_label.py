@@ -49,7 +49,8 @@ def test_it_is_learned_made_smaller_and_taught_again(
         tmp_path / "small", work, tmp_path / "taught")
     assert f1(tmp_path / "taught", work) >= 0.8
     Quantize(keep=1).apply(tmp_path / "tuned", work, tmp_path / "ranked")
-    assert all(harm >= 0 for harm in sensitivity.Quantization.from_file(tmp_path / "ranked" / sensitivity.RECORD).kl.values())
+    ranked = sensitivity.Quantization.from_file(tmp_path / "ranked" / sensitivity.RECORD)
+    assert all(harm >= 0 for harm in ranked.kl.values())
 
 
 def test_a_logistic_regression_of_one_label_a_text_is_refused(tiny: Path, work: Work, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_fewer_tokens_leave_the_embeddings_as_they_were(embedder: Path, work: Wo
     ids=lambda fields: fields["move"])
 def test_moves_that_need_one_answer_a_row_refuse(
         fields: dict[str, object], tiny: Path, embedder: Path, work: Work, tmp_path: Path) -> None:
+    model = tiny if fields["move"] == "linear_probe" else embedder
     with pytest.raises(Unsupported) as caught:
-        cast(Move, find.read("moves", fields)).apply(tiny if fields["move"] == "linear_probe" else embedder, work, tmp_path)
+        cast(Move, find.read("moves", fields)).apply(model, work, tmp_path)
     assert caught.value.hint

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from plimsoll.core import find
@@ -94,8 +93,8 @@ def test_layers_are_ranked_by_what_rounding_does_to_every_token(
 def test_fewer_tokens_in_the_vocabulary_leave_the_tags_as_they_were(
         tagger: Path, tagged_work: Work, tmp_path: Path) -> None:
     made("trim_vocabulary", common=0).apply(tagger, tagged_work, tmp_path)
-    assert (Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab_size()
-            < len(load_file(tagger / "model.safetensors")["encoder.embeddings.word_embeddings.weight"]))
+    before = Tokenizer.from_file(str(tagger / "tokenizer.json")).get_vocab_size()
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab_size() < before
     assert f1(tmp_path, tagged_work) == f1(tagger, tagged_work)
 
 

@@ -189,4 +189,5 @@ def test_the_spread_of_a_metric_that_is_no_mean_is_its_own_and_not_the_disagreem
     counted = trial("a", 1.0, disagreement=0.05)
     quiet, noisy = (counted.model_copy(update={"variance": v}) for v in (0.01, 0.4))
     assert choose.predicted_low(noisy, ROWS) < choose.predicted_low(counted, ROWS) < choose.predicted_low(quiet, ROWS)
-    assert choose.predicted_low(counted.model_copy(update={"variance": 0.05}), ROWS) == choose.predicted_low(counted, ROWS)
+    same = counted.model_copy(update={"variance": 0.05})
+    assert choose.predicted_low(same, ROWS) == choose.predicted_low(counted, ROWS)

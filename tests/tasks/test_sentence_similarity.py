@@ -86,7 +86,8 @@ def test_pairs_are_read_with_their_scores_or_made_of_labels(tmp_path: Path) -> N
     ({"text": "a", "other": "", "score": 1}, "empty or missing"),
     ({"text": "a\x1f", "other": "b", "score": 1}, "unit separator"),
 ])
-def test_pairs_that_cannot_be_used_are_named_by_their_line(tmp_path: Path, row: dict[str, object], problem: str) -> None:
+def test_pairs_that_cannot_be_used_are_named_by_their_line(
+        tmp_path: Path, row: dict[str, object], problem: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a", "other": "b", "score": 1}) + "\n" + json.dumps(row))
     with pytest.raises(DataError, match=problem) as caught:
         SentenceSimilarity(train=str(tmp_path / "a.jsonl")).read("train")

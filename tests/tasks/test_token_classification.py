@@ -93,7 +93,8 @@ def test_the_type_and_both_ends_must_be_right() -> None:
 def test_words_that_were_not_seen_are_outside_and_more_words_than_there_are_are_ignored() -> None:
     gold = [["B-PER", "O", "B-LOC"], ["O", "O", "O"]]
     assert evidence([["B-PER"], ["O"]], gold).tolist() == [[1, 1, 2], [0, 0, 0]]
-    assert evidence([["B-PER", "O", "B-LOC", "B-PER"], ["O", "O", "O", "B-PER"]], gold).tolist() == [[2, 2, 2], [0, 0, 0]]
+    more = [["B-PER", "O", "B-LOC", "B-PER"], ["O", "O", "O", "B-PER"]]
+    assert evidence(more, gold).tolist() == [[2, 2, 2], [0, 0, 0]]
 
 
 def test_scores_by_hand() -> None:

@@ -93,7 +93,8 @@ def test_the_longest_input_is_what_the_positions_allow_and_at_most_512(config: d
 
 def test_words_are_where_their_first_tokens_are(tmp_path: Path) -> None:
     folder = write_tiny_bert(tmp_path / "tiny")
-    texts = ["play jazz now", "\ufe0f song", "jazz jazz jazz jazz"]  # jazz takes four tokens, the second row's first none
+    # jazz takes four tokens, the second row's first word none
+    texts = ["play jazz now", "\ufe0f song", "jazz jazz jazz jazz"]
     tokens = tokenize(folder, texts, max_length=10, words=True)
     assert tokens.words is not None
     rows = [tokens.words[a:b].tolist() for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)]
