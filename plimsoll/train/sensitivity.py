@@ -51,8 +51,8 @@ def rank(model: torch.nn.Module, rows: Tokens, report: Callable[[int, int], None
     """Return the model's linear layers, the most sensitive first, and what rounding only that one does to the answers.
 
     It is the mean over the rows, or over their tokens where these are answered, of KL(answers || answers with this
-    layer in int8), in nats. Weights are rounded symmetrically with one scale per output, activations with one per token as
-    they come.
+    layer in int8), in nats. Weights are rounded symmetrically with one scale per output, activations with one per
+    token as they come.
     model: that of `train.encoder.load`, on any device; it is as it was afterwards. report: called with layers done and
     all of them, over all batches.
     Source: Wu et al., Integer Quantization for Deep Learning Inference, 2020, section 5.2: one layer at a time.

@@ -99,7 +99,8 @@ def test_fewer_tokens_in_the_vocabulary_leave_the_tags_as_they_were(
 
 
 @pytest.mark.parametrize(("name", "says"), [
-    ("funnel", "one a row"), ("linear_probe", "not fitted by logistic regression"), ("prompt_tuning", "outputs of its own")])
+    ("funnel", "one a row"), ("linear_probe", "not fitted by logistic regression"),
+    ("prompt_tuning", "outputs of its own")])
 def test_moves_that_give_one_answer_a_row_refuse(
         name: str, says: str, tiny: Path, tagger: Path, tagged_work: Work, tmp_path: Path) -> None:
     fields = {"epochs": 1, "tokens": 2} if name == "prompt_tuning" else {}
