@@ -159,12 +159,14 @@ def show(run: Path, /) -> int:
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 
+    Where words are tagged, a text is cut at its white space, and a row may have its words as a list of "tokens".
+
     Parameters
     ----------
     run
         A run folder, or an artifact folder.
     text
-        A text to classify; may be given again. Without it, rows are read from stdin.
+        A text to answer; may be given again. Without it, rows are read from stdin.
     """
     import json
 
@@ -173,11 +175,8 @@ def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative
 
     with artifact.load(run) as predictor:
         for one in text if text else texts(sys.stdin.buffer):
-            answer = predictor.predict([one])[0]
-            print(
-                json.dumps({"text": one, "label": answer.label, "score": round(answer.score, 6)}, ensure_ascii=False),
-                flush=True,
-            )
+            answer = predictor.predict([one])[0].record()
+            print(json.dumps({"text": one, **answer}, ensure_ascii=False), flush=True)
 
 
 @app.command

@@ -44,7 +44,7 @@ def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
 
 
 def _answers(request: dict[str, Any], report: Callable[[Event], None]) -> None:
-    """Write a model's logits on a split, float32 [rows, labels] as .npy."""
+    """Write a model's answers on a split, float32 [rows, labels] or [rows, words, labels], as .npy."""
     import numpy as np
 
     from plimsoll.data.dataset import Dataset
@@ -53,10 +53,11 @@ def _answers(request: dict[str, Any], report: Callable[[Event], None]) -> None:
     folder = Path(request["model"])
     record = encoder.ModelRecord.from_file(folder / encoder.MODEL_RECORD)
     rows = getattr(Dataset.load(Path(request["data"])), request["split"])
-    with loop.settings(_work(request, report)):
+    work = _work(request, report)
+    tokens = batches.of_task(work.task, folder, rows.texts, record.max_length)
+    with loop.settings(work):
         model = encoder.load(folder).to(request["device"])
-        np.save(request["out"], loop.predict(model, batches.tokenize(folder, rows.texts, record.max_length),
-                                             request["device"]))
+        np.save(request["out"], tokens.answers(loop.predict(model, tokens, request["device"])))
 
 
 def _module_costs(request: dict[str, Any], report: Callable[[Event], None]) -> list[dict[str, Any]]:

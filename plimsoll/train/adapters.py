@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import ChildError, Unsupported
 from plimsoll.train import prefix, shape
 from plimsoll.train.batches import Tokens
@@ -51,7 +53,8 @@ def fold(model: torch.nn.Module, adapter: Adapter, rows: Tokens, device: str) ->
     """
     before = predict(model, rows, device)
     adapter.fold(model)
-    moved = float(np.abs(predict(model, adapter.as_read(rows), device) - before).max())
+    after = predict(model, adapter.as_read(rows), device)
+    moved = float(np.abs(ragged.flat(after, rows.lengths) - ragged.flat(before, rows.lengths)).max())
     if not moved <= _AGREE:
         raise ChildError(f"with its adapters folded in, the model answers otherwise: a logit moved by {moved:.2g}",
                          "this is a defect; tune by finetune or lora instead")
@@ -161,7 +164,8 @@ class SoftPrompt(Adapter):
         prompt = np.arange(self._vocabulary, self._vocabulary + self.tokens)
         rows = [np.concatenate([prompt, tokens.ids[a:b]])
                 for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)]
-        return Tokens(np.concatenate(rows), tokens.starts + self.tokens * np.arange(len(tokens.starts)), tokens.pad_id)
+        starts = tokens.starts + self.tokens * np.arange(len(tokens.starts))
+        return replace(tokens, ids=np.concatenate(rows), starts=starts)
 
     def write(self, out: Path) -> None:
         """Add the prompt's tokens to tokenizer.json, and let it put them before every text."""

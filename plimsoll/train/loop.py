@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core import ragged
 from plimsoll.core.parts import Event, Work
 from plimsoll.core.store import write_atomic
 from plimsoll.train import checkpoint, costs, precision, recompute, replay
@@ -92,7 +93,7 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
         shown: Callable[[NDArray[np.float32]], float] | None = None) -> Fitted:
     """Train `model` in place, and leave it with the weights that scored best on the validation rows.
 
-    loss: the scalar to minimise on one batch of `train`. score: float32 [validation rows, labels] logits to a
+    loss: the scalar to minimise on one batch of `train`. score: what `predict` gives for the validation rows to a
     number, higher is better. `shown`: what to report of those rows instead of their score. `began`:
     `time.perf_counter()` when the work's deadline began to run.
 
@@ -110,20 +111,26 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
 
 
 def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDArray[np.float32]:
-    """Return the model's logits, float32 [rows, labels], in eval mode; the mode it was in is restored."""
+    """Return the model's logits, float32 [rows, labels], in eval mode; the mode it was in is restored.
+
+    [rows, longest, labels] where it answers per token, NaN past the end of a row: `core.ragged`; and [rows, texts,
+    labels] where a row has several texts.
+    """
     import torch
 
     training = model.training
     model.eval()
-    logits: list[torch.Tensor] = []
+    logits: list[ragged.Answers] = []
     order: list[NDArray[np.int64]] = []
     with torch.inference_mode():
         for rows in by_length(tokens.lengths, _PREDICT_ROWS):
             batch = tokens.batch(rows, device)
-            logits.append(model(batch.input_ids, batch.attention_mask).float())
+            found = model(batch.input_ids, batch.attention_mask).float().cpu().numpy()
+            logits.append(ragged.ended(found, tokens.lengths[rows]) if tokens.texts == 1 else
+                          found.reshape(len(rows), tokens.texts, -1))
             order.append(rows)
     model.train(training)
-    return torch.cat(logits).cpu().numpy()[np.argsort(np.concatenate(order))]
+    return ragged.joined(logits)[np.argsort(np.concatenate(order))]
 
 
 def epochs_that_fit(wanted: int, done: int, left_s: float, epoch_s: float) -> int:
