@@ -106,16 +106,9 @@ def finish(run: Path, /) -> int:
     run
         The run folder.
     """
-    from plimsoll.core.errors import RunError
-    from plimsoll.core.spec import Spec
-    from plimsoll.search.run import SPEC_RECORD
+    from plimsoll.search.run import asked
 
-    if not (run / SPEC_RECORD).exists():
-        raise RunError(f"{run} holds no run", "give the folder that plimsoll tune printed")
-    import json
-
-    spec = Spec.parse(json.loads((run / SPEC_RECORD).read_text())["spec"], str(run / SPEC_RECORD))
-    return _tune(spec, run, ending=True)
+    return _tune(asked(run), run, ending=True)
 
 
 @app.command

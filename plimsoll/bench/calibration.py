@@ -33,9 +33,9 @@ def judged(logits: ArrayLike, targets: NDArray[np.int64], confidence: float = 0.
     miscalibrated. The bounds are those of the basic bootstrap, which turns the same bias round.
 
     Raises ValueError for fewer than two rows.
-    Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015 (the error); Nguyen
-    and O'Connor, EMNLP 2015 (equal-mass bins); Broecker and Smith, Weather and Forecasting 22:651-661, 2007 (what chance
-    shows); Davison and Hinkley, Bootstrap Methods, 1997, section 5.2; Brier, Monthly Weather Review 78:1-3, 1950.
+    Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015 (the error);
+    Nguyen and O'Connor, EMNLP 2015 (equal-mass bins); Broecker and Smith, Weather and Forecasting 22:651-661, 2007 (what
+    chance shows); Davison and Hinkley, Bootstrap Methods, 1997, section 5.2; Brier, Monthly Weather Review 78:1-3, 1950.
     """
     chances = probabilities(logits)
     rows = len(targets)
@@ -79,5 +79,5 @@ def _error(stated: Floats, right: NDArray[np.bool_], which: NDArray[np.int64], b
         some = rng.integers(0, rows, rows)
         drawn[i] = gap(stated[some], right[some], which[some], bins)
     below, above = np.quantile(drawn, [1 - confidence, confidence])
-    low, high = max(0.0, 2 * value - float(above)), max(0.0, 2 * value - float(below))
-    return Measurement(value=value, low=min(low, value), high=max(high, value), confidence=confidence, n=rows, unit="ece")
+    low, high = max(0.0, 2 * value - float(above)), max(value, 2 * value - float(below))
+    return Measurement(value=value, low=min(low, value), high=high, confidence=confidence, n=rows, unit="ece")

@@ -1,4 +1,4 @@
-"""Exact tests for counts, and their correction where many are made at once, so that noise is not taken for a finding."""
+"""Exact tests for counts, and their correction where many are made at once: noise is not to be taken for a finding."""
 
 from __future__ import annotations
 

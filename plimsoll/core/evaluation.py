@@ -1,4 +1,4 @@
-"""An evaluation: what an artifact answers well, where it fails, how it takes noise, and what its model has forgotten."""
+"""An evaluation: what an artifact answers well, where it fails, how it takes noise, and what its model forgot."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Group(Record):
     change: Measurement | None = None
     """Paired difference to the baseline on these rows."""
     p_below_rest: float
-    """Chance of so few right if the group were no harder than the other rows; corrected for how many groups there are."""
+    """Chance of so few right if the group were no harder than the other rows; corrected for the number of groups."""
     p_below_baseline: float | None = None
     """Chance of so many more lost than gained if the baseline were no better on it; corrected in the same way."""
     flags: tuple[Flag, ...] = ()

@@ -25,8 +25,8 @@ def slices(texts: Sequence[str], lengths: NDArray[np.int64]) -> dict[str, NDArra
     # lengths that rows have, so that ties stay together; equal quartiles make fewer, larger slices
     edges = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75], method="inverted_cdf")).tolist()
     for low, high in zip([0, *edges], [*edges, None], strict=True):
-        name = f"over {low} tokens" if high is None else f"{low + 1} to {high} tokens" if low else f"up to {high} tokens"
-        found[name] = (lengths > low) & (True if high is None else lengths <= high)
+        inside = lengths > low if high is None else (lengths > low) & (lengths <= high)
+        found[_length_name(low, high)] = inside
     looks = {
         "with a digit": lambda text: any(c.isdigit() for c in text),
         "a question": lambda text: _QUESTION.search(text) is not None,
@@ -36,3 +36,11 @@ def slices(texts: Sequence[str], lengths: NDArray[np.int64]) -> dict[str, NDArra
     for name, has in looks.items():
         found[name] = np.array([has(text) for text in texts], dtype=bool)
     return {name: rows for name, rows in found.items() if 0 < np.count_nonzero(rows) < len(rows)}
+
+
+def _length_name(low: int, high: int | None) -> str:
+    if high is None:
+        return f"over {low} tokens"
+    if not low:
+        return f"up to {high} tokens"
+    return f"{high} tokens" if low + 1 == high else f"{low + 1} to {high} tokens"
