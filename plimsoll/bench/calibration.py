@@ -34,8 +34,9 @@ def judged(logits: ArrayLike, targets: NDArray[np.int64], confidence: float = 0.
 
     Raises ValueError for fewer than two rows.
     Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015 (the error);
-    Nguyen and O'Connor, EMNLP 2015 (equal-mass bins); Broecker and Smith, Weather and Forecasting 22:651-661, 2007 (what
-    chance shows); Davison and Hinkley, Bootstrap Methods, 1997, section 5.2; Brier, Monthly Weather Review 78:1-3, 1950.
+    Nguyen and O'Connor, EMNLP 2015 (equal-mass bins); Broecker and Smith, Weather and Forecasting 22:651-661, 2007
+    (what chance shows); Davison and Hinkley, Bootstrap Methods, 1997, section 5.2; Brier, Monthly Weather Review 78,
+    1950.
     """
     chances = probabilities(logits)
     rows = len(targets)

@@ -138,11 +138,12 @@ def _layers(before: NDArray[np.float32], now: NDArray[np.float32]) -> tuple[Laye
     """Return each layer of the tuned model beside that of the base at the same share of its depth."""
     deepest, depth = len(before) - 1, len(now) - 1
     beside = [round(i * deepest / depth) for i in range(depth + 1)]
-    return tuple(LayerLikeness(layer=i, base_layer=j, cka=likeness.cka(before[j], now[i])) for i, j in enumerate(beside))
+    return tuple(
+        LayerLikeness(layer=i, base_layer=j, cka=likeness.cka(before[j], now[i])) for i, j in enumerate(beside))
 
 
 def _order(models: Sequence[Forgetting], found: Sequence[_Seen]) -> tuple[list[str], bool]:
-    """Return for each two neighbours in the order whether noise tells them apart, in words, and whether it always does."""
+    """Return for each two neighbours in the order whether the rows tell them apart, in words; and whether all are."""
     count = len(models) - 1
     sentences: list[str] = []
     told = 0
@@ -161,7 +162,8 @@ def _loss(model: Forgetting, held: int) -> str:
     if model.forgets:
         return (f"{model.name} has forgotten some of what the base model could do: a linear probe on it changes by "
                 f"{_points(model.change)} on {held:,} rows.")
-    return f"{model.name} has forgotten nothing that {held:,} rows would show: the probe changes by {_points(model.change)}."
+    return (f"{model.name} has forgotten nothing that {held:,} rows would show: the probe changes by "
+            f"{_points(model.change)}.")
 
 
 def _share(right: NDArray[np.bool_]) -> Measurement:

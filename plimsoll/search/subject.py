@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plimsoll.core.artifact import ARTIFACT_RECORD
 from plimsoll.core.comparison import COMPARISON, Comparison
 from plimsoll.core.decision import Decision
 from plimsoll.core.errors import RunError
@@ -15,9 +16,9 @@ from plimsoll.core.spec import Recipe
 from plimsoll.data import pretrained
 from plimsoll.search import space
 from plimsoll.search.attempt import Bench, built, model_key, sampled
+from plimsoll.train.encoder import MODEL_RECORD
 
 _DECISION = "decision.json"
-_MODEL_RECORD = "plimsoll_model.json"
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,14 @@ def _of_search(decision: Decision, bench: Bench) -> Subject:
     if served.weights is None:
         notes.append("The store no longer holds the weights that the artifact was built from for this machine and "
                      "version, so they were not looked at beside it.")
-    trial = bench.run.trial(base.trial)
     if base.trial == chosen.trial:
         return Subject(served, None, (*notes, "The artifact is the baseline itself."))
-    if trial is None or not Path(trial.artifact).is_dir():
-        return Subject(served, None, (*notes, "The store no longer holds the baseline, so nothing is compared with it."))
-    return Subject(served, _served(base.recipe, Path(trial.artifact), bench), tuple(notes))
+    trial = bench.run.trial(base.trial)
+    # by its name in the store: the path may be relative to where the run was started
+    kept = bench.run.store.root / "artifact" / Path(trial.artifact).name if trial is not None else None
+    if kept is None or not (kept / ARTIFACT_RECORD).exists():
+        return Subject(served, None, (*notes, "The store no longer holds the baseline: nothing is compared with it."))
+    return Subject(served, _served(base.recipe, kept, bench), tuple(notes))
 
 
 def _of_comparison(bench: Bench) -> Subject:
@@ -84,7 +87,7 @@ def _of_comparison(bench: Bench) -> Subject:
     recipe = Recipe(moves=(move,), runtime=space.baseline(bench.run.spec, bench.threads).runtime)
     sample, sample_file = sampled(model, bench)
     artifact = built(recipe.runtime, model, pretrained.model_digest(model), recipe.moves, sample, sample_file, bench)
-    note = "plimsoll train hands over weights and no artifact: what is evaluated is those weights in the baseline's runtime."
+    note = "plimsoll train hands over weights and no artifact: they are evaluated in the baseline's runtime."
     return Subject(Served(recipe.says(), artifact, model, move.says()), None, (note,))
 
 
@@ -96,7 +99,7 @@ def weights(moves: Sequence[Move], bench: Bench) -> Path | None:
     """Return the model folder that moves made of the run's pre-trained model, where the store still has it."""
     key: dict[str, Any] = {"pretrained": bench.pretrained_digest}
     if not moves:
-        return bench.pretrained if (bench.pretrained / _MODEL_RECORD).exists() else None
+        return bench.pretrained if (bench.pretrained / MODEL_RECORD).exists() else None
     for move in moves:
         key = model_key(move, key, bench)
     return bench.run.store.there("model", key)
