@@ -32,7 +32,7 @@ def typos(text: str, chance: random.Random) -> str:
 
 def casing(text: str, chance: random.Random) -> str:
     """Return the text in capitals, in small letters, or with each word capitalized."""
-    return chance.choice((str.upper, str.lower, str.title))(text)
+    return chance.choice((str.upper, str.lower, _capitalized))(text)
 
 
 def truncation(text: str, chance: random.Random) -> str:
@@ -59,6 +59,11 @@ def noisy(kind: str, texts: Sequence[str], seed: int) -> list[str]:
     change = KINDS[kind]
     # a string seeds by its own hash, which is the same in every process and version
     return [change(text, random.Random(f"{seed}:{kind}:{text}")) for text in texts]
+
+
+def _capitalized(text: str) -> str:
+    # not str.title, which makes "I'D" of "i'd"
+    return " ".join(word[:1].upper() + word[1:] for word in text.split(" "))
 
 
 def _typo(word: str, chance: random.Random) -> str:

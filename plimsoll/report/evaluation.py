@@ -33,7 +33,8 @@ def show(found: Evaluation, console: Console) -> None:
     console.print(f"[bold]{plain(found.artifact)}[/]   {plain(found.verdict)}", highlight=False)
     for title, head, rows in _tables(found, _some(found.classes)):
         console.print()
-        table = Table(box=None, pad_edge=False, padding=(0, 2), title=plain(title), title_justify="left", title_style="bold")
+        console.print(f"[bold]{plain(title)}[/]", highlight=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 2))
         for i, name in enumerate(head):
             table.add_column(name, justify="left" if i == 0 else "right")
         for row in rows:

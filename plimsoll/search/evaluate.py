@@ -238,8 +238,9 @@ def _evaluation(
     changed = {kind: sum(a != b for a, b in zip(asked.texts, texts, strict=True))
                for kind, texts in asked.noisy.items()}
     if theirs is not None:
-        notes = [*notes, f"Among {len(by_class)} classes the first to be flagged as below the baseline must lose "
-                         f"{many.fewest_lost(len(by_class))} more rows than it gains, at least: noise takes fewer from some."]
+        fewest = many.fewest_lost(len(by_class))
+        notes = [*notes, f"Among {len(by_class)} classes the first to be flagged as below the baseline must lose at "
+                         f"least {fewest} more rows than it gains: noise alone takes fewer from some."]
     machine = fingerprint()
     found = Evaluation(
         artifact=artifact.says, source=asked.source, metric=record.task.metric, rows=len(own), verdict="",
