@@ -64,7 +64,7 @@ def _of_search(decision: Decision, bench: Bench) -> Subject:
         raise RunError(f"the run in {folder} has no artifact", decision.why)
     served = _served(chosen.recipe, folder / chosen.artifact, bench)
     notes: list[str] = []
-    if served.weights is None:
+    if served.weights is None and chosen.recipe.moves:
         notes.append("The store no longer holds the weights that the artifact was built from for this machine and "
                      "version, so they were not looked at beside it.")
     if base.trial == chosen.trial:
