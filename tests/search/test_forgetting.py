@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,23 +28,29 @@ def written(folder: Path, rows: list[tuple[str, str]]) -> Path:
 def other_rows(count: int = 300) -> list[tuple[str, str]]:
     """Rows whose label is a word in them, so that any embedding of words tells them apart."""
     rng = np.random.default_rng(0)
-    words = list(dict.fromkeys(" ".join(rng.choice(WORDS, 4)) for _ in range(2 * count)))[:count]
+    words = list(dict.fromkeys(" ".join(rng.choice(WORDS, 3 + i % 4)) for i in range(2 * count)))[:count]
     return [(f"{text} {label}", label) for text, label in zip(words, ("rain", "music", "lamp") * count, strict=False)]
 
 
-def changed(base: Path, out: Path, by: float, seed: int = 0) -> Path:
-    """Write the base with noise in its weights, of so many times their own spread."""
+def changed(base: Path, out: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:
+    """Write the base with each of its weights changed."""
     from safetensors.torch import load_file, save_file
 
     out.mkdir()
     for file in base.iterdir():
         (out / file.name).write_bytes(file.read_bytes())
-    generator = torch.Generator().manual_seed(seed)
-    weights: dict[str, Any] = {
-        name: w + by * w.std() * torch.randn(w.shape, generator=generator) if w.ndim > 1 else w
-        for name, w in load_file(base / "model.safetensors").items()}
+    weights = {name: change(name, w) for name, w in load_file(base / "model.safetensors").items()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     return out
+
+
+def all_words_alike(name: str, weight: torch.Tensor) -> torch.Tensor:
+    return weight.mean(dim=0).repeat(len(weight), 1) if "word_embeddings" in name else weight
+
+
+def a_little_noise(name: str, weight: torch.Tensor) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return weight + 0.05 * weight.std() * torch.randn(weight.shape, generator=generator) if weight.ndim > 1 else weight
 
 
 def embed(model: Path, texts: Path, layered: int, out: Path) -> None:
@@ -55,9 +61,9 @@ def embed(model: Path, texts: Path, layered: int, out: Path) -> None:
 def found(tmp_path_factory: pytest.TempPathFactory) -> Forgotten:
     folder = tmp_path_factory.mktemp("forgetting")
     base = write_tiny_bert(folder / "base")
-    tuned = [Tuned("ruined", "noise", changed(base, folder / "ruined", 30.0)),
+    tuned = [Tuned("ruined", "one word", changed(base, folder / "ruined", all_words_alike)),
              Tuned("same", "nothing", base),
-             Tuned("nudged", "little", changed(base, folder / "nudged", 0.05))]
+             Tuned("nudged", "little", changed(base, folder / "nudged", a_little_noise))]
     return measured(base, tuned, written(folder, other_rows()), embed)
 
 
