@@ -66,6 +66,11 @@ class Store:
                 shutil.rmtree(work, ignore_errors=True)
         return folder
 
+    def there(self, kind: str, key: dict[str, Any]) -> Path | None:
+        """Return the folder of an entry when it is there and whole, else None; nothing is made."""
+        folder = self.root / kind / digest(key)
+        return folder if _whole(folder) else None
+
     def unfinished(self, kind: str, key: dict[str, Any]) -> Path:
         """Return a folder for the state of an entry being made, which outlives a killed process.
 

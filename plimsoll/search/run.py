@@ -128,6 +128,14 @@ class Run:
         return last
 
 
+def asked(folder: Path) -> Spec:
+    """Return the spec that a run folder answers; raises RunError when it holds no run."""
+    path = folder / SPEC_RECORD
+    if not path.exists():
+        raise RunError(f"{folder} holds no run", "give the folder that plimsoll tune printed")
+    return Spec.parse(json.loads(path.read_text())["spec"], str(path))
+
+
 @contextlib.contextmanager
 def opened(
     folder: Path, spec: Spec, inputs: dict[str, Any], report: Callable[[Event], None], ending: bool = False
