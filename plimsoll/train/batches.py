@@ -29,6 +29,8 @@ class Batch:
     """int64 [batch, length], padded to the longest of these rows."""
     attention_mask: torch.Tensor
     """int64 [batch, length]: 1 for real tokens."""
+    weight: float = 1.0
+    """What its mean loss counts for in the mean over the processes that share the batch."""
 
 
 @dataclass(frozen=True)

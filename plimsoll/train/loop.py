@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from plimsoll.core.errors import ChildError
 from plimsoll.core.parts import Event, Work
 from plimsoll.core.store import write_atomic
-from plimsoll.train import checkpoint, costs, precision, recompute
+from plimsoll.train import costs, precision, recompute
 from plimsoll.train.attention import fastest_attention
 from plimsoll.train.batches import Batch, Tokens, by_length, shuffled
+from plimsoll.train.spread import Spread, over
 from plimsoll.train.vocabulary import compact_vocabulary
 
 if TYPE_CHECKING:
@@ -97,12 +98,14 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
     With `work.deadline_s` the number of epochs is planned from the speed of the first steps and again after each
     epoch, never fewer than one; the learning rate then falls to zero at the end of the plan. The same seed gives
     the same weights when nothing had to be cut to a deadline, also when `work.checkpoint` holds the state of a run
-    that was killed: the plan of that run is kept. Raises ChildError when the loss is not finite.
+    that was killed: the plan of that run is kept. With `work.ranks` processes each takes its share of every batch;
+    all of them end with the same weights. Raises ChildError when the loss is not finite.
     """
     with (compact_vocabulary(model, (train, validation)) as (train, validation),
-          fastest_attention(model.encoder, work.device) as ready_for,
-          recompute.checkpointed(model.encoder, how.checkpointing)):
-        return _Fit(model, train, validation, loss, score, shown or score, how, work, stage, began, ready_for).run()
+          over(model, loss, work, stage) as spread,
+          fastest_attention(spread.model.encoder, work.device) as ready_for,
+          recompute.checkpointed(spread.model.encoder, how.checkpointing)):
+        return _Fit(spread, train, validation, loss, score, shown or score, how, work, stage, began, ready_for).run()
 
 
 def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDArray[np.float32]:
@@ -113,7 +116,7 @@ def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDAr
     model.eval()
     logits: list[torch.Tensor] = []
     order: list[NDArray[np.int64]] = []
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: what a sharded model gathers in it could not be trained with any more
         for rows in by_length(tokens.lengths, _PREDICT_ROWS):
             batch = tokens.batch(rows, device)
             logits.append(model(batch.input_ids, batch.attention_mask).float())
@@ -130,18 +133,18 @@ def epochs_that_fit(wanted: int, done: int, left_s: float, epoch_s: float) -> in
 class _Fit:
     """The state of one training run."""
 
-    def __init__(self, model: torch.nn.Module, train: Tokens, validation: Tokens,
+    def __init__(self, spread: Spread, train: Tokens, validation: Tokens,
                  loss: Callable[[torch.nn.Module, Batch], torch.Tensor], score: Callable[[NDArray[np.float32]], float],
                  shown: Callable[[NDArray[np.float32]], float], how: Training, work: Work, stage: str, began: float,
                  ready_for: Callable[[int], None]) -> None:
         import torch
 
-        self.model, self.train, self.validation = model.to(work.device).train(), train, validation
+        self.spread, self.model, self.train, self.validation = spread, spread.model, train, validation
         self.shown = shown
         self.loss, self.score, self.how, self.work, self.stage, self.began = loss, score, how, work, stage, began
         self.ready_for = ready_for
         self.generator = torch.Generator().manual_seed(work.seed)
-        self.optimizer = torch.optim.AdamW(_groups(model, how), fused=True)
+        self.optimizer = torch.optim.AdamW(_groups(self.model, how), fused=True)
         self.epochs = how.epochs
         self.steps_per_epoch = math.ceil(len(train) / how.batch_size)
         self.deadline_s = work.deadline_s
@@ -155,7 +158,7 @@ class _Fit:
         self.reported = -math.inf
         self.validation_shown = 0.0
         self.saved, self.saving_s = time.perf_counter(), 0.0
-        found = checkpoint.load(work.checkpoint) if work.checkpoint is not None else None
+        found = spread.load(work.checkpoint) if work.checkpoint is not None else None
         self.precision: precision.Precision = found[1]["precision"] if found else self._precision()
         self.scaler = torch.amp.GradScaler(work.device, enabled=self.precision == "fp16")
         if found:
@@ -166,8 +169,8 @@ class _Fit:
             self._measure_costs(self.work.costs)
         while self.epoch < self.epochs:
             self._epoch(self.epoch)
-            logits = predict(self.model, self.validation, self.work.device)
-            score, self.validation_shown = self.score(logits), self.shown(logits)
+            logits = predict(self.spread.answering, self.validation, self.work.device)
+            score, self.validation_shown = self.spread.first(self.score(logits)), self.shown(logits)
             self.epoch, self.batches_done, self.order = self.epoch + 1, 0, self.generator.get_state()
             self.waited = 0 if score > self.best else self.waited + 1
             if score >= self.best:  # among equals the later weights: their learning rate was lower
@@ -187,11 +190,11 @@ class _Fit:
             if i < self.batches_done:  # before this process was started anew
                 continue
             started = time.perf_counter()
-            batch = self.train.batch(rows, self.work.device)
+            batch = self.spread.batch(self.train, rows)
             self.ready_for(batch.input_ids.shape[1])
             self._step(batch)
             self.stepping_s += time.perf_counter() - started
-            self.tokens_seen += batch.input_ids.numel()
+            self.tokens_seen += int(self.train.lengths[rows].sum())
             self.batches_done += 1
             if self.step == _MEASURED_STEPS:
                 self._plan(epoch)
@@ -205,7 +208,8 @@ class _Fit:
         if self.work.checkpoint is None:
             return
         began = time.perf_counter()
-        if began - self.saved < max(_CHECKPOINT_S, self.saving_s / _CHECKPOINT_SHARE):
+        due = began - self.saved >= max(_CHECKPOINT_S, self.saving_s / _CHECKPOINT_SHARE)
+        if not self.spread.most(due):
             return
         self._report(epoch)  # raises when the loss is not finite, so that such weights replace no good ones
         state = {"step": self.step, "progress": self.progress, "epoch": self.epoch, "batches_done": self.batches_done,
@@ -213,7 +217,7 @@ class _Fit:
                  "tokens_seen": self.tokens_seen, "stepping_s": self.stepping_s, "precision": self.precision,
                  "validation_shown": self.validation_shown, "scaler": self.scaler.state_dict(),
                  "deadline_s": self.deadline_s, "spent_s": began - self.began}
-        checkpoint.save(self.work.checkpoint, self.step, self._tensors(), state)
+        self.spread.save(self.work.checkpoint, self.step, self._tensors(), state)
         self.saved = time.perf_counter()
         self.saving_s = self.saved - began
 
@@ -245,7 +249,10 @@ class _Fit:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": of})
         self.scaler.load_state_dict(state["scaler"])
         self.order = tensors["order"]
-        torch.random.set_rng_state(tensors["random"])
+        if "random" in tensors:
+            torch.random.set_rng_state(tensors["random"])
+        else:  # written by another number of processes: their random numbers are nobody's here
+            self.spread.reseed(state["step"])
         if "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
         for name in ("step", "progress", "epoch", "batches_done", "epochs", "waited", "tokens_seen", "stepping_s",
@@ -258,20 +265,18 @@ class _Fit:
         self.work.report({"stage": self.stage, "note": f"goes on from step {self.step} of an interrupted run"})
 
     def _step(self, batch: Batch) -> None:
-        import torch
-
         rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         with precision.autocast(self.precision, self.work.device):
-            loss = self.loss(self.model, batch)
+            loss = self.spread.loss(batch)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_NORM)
+        self.spread.clip(_LARGEST_NORM)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.losses.append(loss.detach())
+        self.losses.append(self.spread.mean(loss.detach()))
 
     def _rate(self) -> float:
         """Return the learning rate as a share of its peak, and count the step.
@@ -291,7 +296,7 @@ class _Fit:
         left_s = self.deadline_s - (time.perf_counter() - self.began)
         if self.step < self.steps_per_epoch:  # in the first epoch: what its steps took belongs to it
             left_s += self.stepping_s
-        fit = epochs_that_fit(self.how.epochs, done, left_s, self._epoch_s())
+        fit = int(self.spread.first(epochs_that_fit(self.how.epochs, done, left_s, self._epoch_s())))
         if fit != self.epochs:
             self.work.report({"stage": self.stage, "note": f"{fit} of {self.how.epochs} epochs fit in "
                                                            f"{self.deadline_s:.0f} s"})
@@ -338,7 +343,7 @@ class _Fit:
         import torch
 
         rows = next(shuffled(self.train.lengths, self.how.batch_size, torch.Generator().manual_seed(self.work.seed)))
-        batch = self.train.batch(rows, self.work.device)
+        batch = self.spread.batch(self.train, rows)
         self.ready_for(batch.input_ids.shape[1])
         return batch
 
@@ -358,12 +363,13 @@ class _Fit:
 
         def step(context: object) -> None:
             with context:  # type: ignore[attr-defined]
-                loss = self.loss(self.model, batch)
+                loss = self.spread.loss(batch)
             loss.backward()
             self.optimizer.zero_grad()
 
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if self.work.device == "cuda" else []):
-            chosen, why = precision.choose(step, self.work.device, self.model.encoder.config.hidden_size)  # type: ignore[union-attr]
+            chosen, why = precision.choose(
+                step, self.work.device, self.model.encoder.config.hidden_size, self.spread.most)  # type: ignore[union-attr]
         self.work.report({"stage": self.stage, "note": why})
         return chosen
 
