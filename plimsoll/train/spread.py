@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core.errors import RunError
 from plimsoll.core.parts import Work
 from plimsoll.train import checkpoint, ranks, shape, shards
 from plimsoll.train.batches import Batch, Tokens
@@ -295,7 +296,9 @@ def _newest(folder: Path, rank: int, world: int, first: Callable[[float], float]
         same = f"random@{world - 1}" in tensors and f"random@{world}" not in tensors
         own = {name: tensors[f"{name}@{rank}"] for name in _OWN if same and f"{name}@{rank}" in tensors}
         return {name: t for name, t in tensors.items() if "@" not in name} | own, state
-    assert single is not None  # or the processes look into different folders
+    if single is None or single[1]["step"] != of_one:
+        raise RunError(f"{folder} does not hold here what the first process finds in it",
+                       "give a folder that all machines share")
     tensors, state = single
     return {name: place(name, t) for name, t in tensors.items() if world == 1 or name not in _OWN}, state
 
