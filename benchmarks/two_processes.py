@@ -1,4 +1,4 @@
-"""Two processes against one: the same 50 steps on BANKING77, and how far their losses come apart, for DDP and for FSDP2.
+"""Two processes against one: the same 50 steps on BANKING77, and how far their losses come apart, for DDP and FSDP2.
 
     python benchmarks/two_processes.py
 
@@ -60,7 +60,8 @@ def main() -> None:
     }
     out = HERE / "results" / f"two_processes@{machine.digest}@{datetime.now(UTC):%Y-%m-%d}.json"
     out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"largest difference of a loss over {given.steps} steps: " + ", ".join(f"{k} {v:.1e}" for k, v in apart.items()))
+    words = ", ".join(f"{way} {value:.1e}" for way, value in apart.items())
+    print(f"largest difference of a loss over {given.steps} steps: {words}")
     print(out)
 
 

@@ -64,8 +64,9 @@ def joined(device: Device) -> Iterator[Rank]:
 
     this = here()
     if device == "cuda":
-        if this.local_world > torch.cuda.device_count():
-            raise Unsupported(f"{this.local_world} processes need a GPU each, and there are {torch.cuda.device_count()}",
+        gpus = torch.cuda.device_count()
+        if this.local_world > gpus:
+            raise Unsupported(f"{this.local_world} processes need a GPU each, and there are {gpus}",
                               "start as many processes as there are GPUs")
         torch.cuda.set_device(this.local)
     if this.world == 1:

@@ -126,7 +126,7 @@ class Together:
         return replace(tokens.batch(mine if len(mine) else rows[:1], self._work.device), weight=weight)
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the loss of this process's rows, weighted so that the mean over processes is the batch's mean over rows.
+        """Return the loss of this process's rows, weighted so that the mean over processes is that of the batch's rows.
 
         Exact for losses that are means over rows, as those of labels and answers are.
         """

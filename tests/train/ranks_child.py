@@ -1,9 +1,10 @@
-"""What two processes do in test_ranks.py: `torchrun ... ranks_child.py FOLDER`; one start for all that is asked of them."""
+"""What two processes do in test_ranks.py: `torchrun ... ranks_child.py FOLDER`, one start for all that is asked."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def train(folder: Path, rank: int = 0, world: int = 1, spreading: Spreading = "a
                 deadline_s=deadline_s, rank=rank, ranks=world, spreading=spreading)
     with loop.settings(work):
         model = encoder.start(folder, work.task, 3, dropout)
-        fitted = loop.fit(model, tokens, tokens, loss, likelihood, how, work, "test", began=0.0)
+        fitted = loop.fit(model, tokens, tokens, loss, likelihood, how, work, "test", time.perf_counter())
     return dict(model.state_dict()), events, fitted
 
 
@@ -67,15 +68,13 @@ def main(folder: Path) -> None:
     tiny = folder / "tiny"
     with ranks.joined("cpu") as this:
 
-        def keep(name: str, weights: dict[str, torch.Tensor], events: list[dict[str, Any]], fitted: loop.Fitted) -> None:
+        def run(name: str, spreading: Spreading, **more: Any) -> None:
+            weights, events, fitted = train(tiny, this.rank, this.world, spreading, **more)
             said = {"losses": [e["loss"] for e in events if "loss" in e], "epochs": fitted.epochs,
                     "notes": [e["note"] for e in events if "note" in e], "validation": fitted.validation}
             (folder / f"{name}.{this.rank}.json").write_text(json.dumps(said))
             if this.rank == 0:
                 save_file(weights, folder / f"{name}.safetensors")
-
-        def run(name: str, spreading: Spreading, **more: Any) -> None:
-            keep(name, *train(tiny, this.rank, this.world, spreading, **more))
 
         def killed(spreading: Spreading, **more: Any) -> None:
             try:
