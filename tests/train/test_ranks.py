@@ -52,7 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, child: ModuleType) -> Path:
             child.train(tiny, kept=folder / "kept_one_for_ddp", kill_at=child.KILLED_AT)
     shutil.copytree(folder / "kept_one_for_ddp", folder / "kept_one_for_fsdp")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*torchrun, str(CHILD), str(folder)], capture_output=True, text=True, check=False, timeout=240)
+    command = [*torchrun, str(CHILD), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-6000:]
     return folder
 
