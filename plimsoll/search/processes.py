@@ -56,9 +56,9 @@ def train(bench: Bench, move: Move, processes: int, spreading: Spreading) -> Tra
             file = run.folder / _JOB
             write_atomic(file, job.to_json())
             lines = launch_lines(file, processes)
-            for program, line in lines.items():
-                also = "" if program == "torchrun" else "  (does the same)"
-                run.report({"stage": "launch", "text": f"OMP_NUM_THREADS={threads} {shlex.join(line)}{also}"})
+            run.report({"stage": "launch", "note": f"{processes} processes by the first line; the second does the same"})
+            for line in lines.values():
+                run.report({"stage": "launch", "text": f"OMP_NUM_THREADS={threads} {shlex.join(line)}"})
             _start(lines["torchrun"], threads, run.report, run.folder / "logs" / "processes.log")
         quality = _judged(out, bench)
         trained = Trained(move=move, processes=processes, threads=threads, metric=run.spec.task.metric, quality=quality,

@@ -40,9 +40,10 @@ def test_two_processes_train_a_model_and_print_how(
     out = tmp_path / "runs" / "x"
     command = ["train", str(spec), "--processes", "2", "--spread", "fsdp", "--out", str(out)]
     assert cli.run(command) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert f"torchrun --standalone --nproc-per-node 2 -m plimsoll.train.launch {out / 'job.json'}" in printed
-    assert "accelerate launch" in printed
+    printed = capsys.readouterr().out
+    line = f"OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m plimsoll.train.launch {out / 'job.json'}"
+    assert line in printed.splitlines()  # whole, so that it can be copied
+    assert "OMP_NUM_THREADS=1 accelerate launch" in printed
     assert "2 processes, fsdp: as asked for" in printed
     found = Trained.from_file(out / "trained.json")
     assert found.processes == 2
