@@ -20,6 +20,7 @@ class FineTune(Move):
     """
 
     tunes: ClassVar[bool] = True
+    together: ClassVar[bool] = True
     rates: ClassVar[tuple[float, ...]] = (5e-5, 1e-4, 2e-4)
 
     epochs: PositiveInt = 6

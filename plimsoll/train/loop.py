@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from plimsoll.core import ragged
 from plimsoll.core.parts import Event, Work
 from plimsoll.core.store import write_atomic
-from plimsoll.train import checkpoint, costs, precision, recompute, replay
+from plimsoll.train import costs, precision, recompute, replay
 from plimsoll.train.attention import fastest_attention
 from plimsoll.train.batches import Batch, Tokens, by_length, shuffled
 from plimsoll.train.doctor import Doctor, Policy, Step
+from plimsoll.train.spread import Spread, over
 from plimsoll.train.vocabulary import compact_vocabulary
 
 if TYPE_CHECKING:
@@ -101,13 +102,15 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
     epoch, never fewer than one; the learning rate then falls to zero at the end of the plan. The same seed gives
     the same weights when nothing had to be cut to a deadline, also when `work.checkpoint` holds the state of a run
     that was killed: the plan of that run is kept. The weights it ends with are finite: every step is looked at before
-    the optimizer acts (see doctor.py). Raises ChildError when one is not finite and that cannot be, or by
-    `how.on_nonfinite` is not to be, recovered from; the model then holds the last good weights.
+    the optimizer acts (see doctor.py). With `work.ranks` processes each takes its share of every batch, and all of them
+    end with the same weights. Raises ChildError when a step is not finite and that cannot be, or by `how.on_nonfinite`
+    is not to be, recovered from; the model then holds the last good weights.
     """
     with (compact_vocabulary(model, (train, validation)) as (train, validation),
-          fastest_attention(model.encoder, work.device) as ready_for,
-          recompute.checkpointed(model.encoder, how.checkpointing)):
-        return _Fit(model, train, validation, loss, score, shown or score, how, work, stage, began, ready_for).run()
+          over(model, loss, work, stage) as spread,
+          fastest_attention(spread.model.encoder, work.device) as ready_for,
+          recompute.checkpointed(spread.model.encoder, how.checkpointing)):
+        return _Fit(spread, train, validation, loss, score, shown or score, how, work, stage, began, ready_for).run()
 
 
 def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDArray[np.float32]:
@@ -122,7 +125,7 @@ def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDAr
     model.eval()
     logits: list[ragged.Answers] = []
     order: list[NDArray[np.int64]] = []
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: what a sharded model gathers in it could not be trained with any more
         for rows in by_length(tokens.lengths, _PREDICT_ROWS):
             batch = tokens.batch(rows, device)
             found = model(batch.input_ids, batch.attention_mask).float().cpu().numpy()
@@ -141,18 +144,18 @@ def epochs_that_fit(wanted: int, done: int, left_s: float, epoch_s: float) -> in
 class _Fit:
     """The state of one training run."""
 
-    def __init__(self, model: torch.nn.Module, train: Tokens, validation: Tokens,
+    def __init__(self, spread: Spread, train: Tokens, validation: Tokens,
                  loss: Callable[[torch.nn.Module, Batch], torch.Tensor], score: Callable[[NDArray[np.float32]], float],
                  shown: Callable[[NDArray[np.float32]], float], how: Training, work: Work, stage: str, began: float,
                  ready_for: Callable[[int], None]) -> None:
         import torch
 
-        self.model, self.train, self.validation = model.to(work.device).train(), train, validation
+        self.spread, self.model, self.train, self.validation = spread, spread.model, train, validation
         self.shown = shown
         self.loss, self.score, self.how, self.work, self.stage, self.began = loss, score, how, work, stage, began
         self.ready_for = ready_for
         self.generator = torch.Generator().manual_seed(work.seed)
-        self.optimizer = torch.optim.AdamW(_groups(model, how), fused=True)
+        self.optimizer = torch.optim.AdamW(_groups(self.model, how), fused=True)
         self.epochs = how.epochs
         self.steps_per_epoch = math.ceil(len(train) / how.batch_size)
         self.deadline_s = work.deadline_s
@@ -167,7 +170,7 @@ class _Fit:
         self.reported = -math.inf
         self.validation_shown = 0.0
         self.saved, self.saving_s = time.perf_counter(), 0.0
-        found = checkpoint.load(work.checkpoint) if work.checkpoint is not None else None
+        found = spread.load(work.checkpoint) if work.checkpoint is not None else None
         self.precision: precision.Precision = found[1]["precision"] if found else self._precision()
         self.scaler = torch.amp.GradScaler(work.device, enabled=self.precision == "fp16")
         if found:
@@ -197,11 +200,11 @@ class _Fit:
     def _judged(self) -> float:
         """Return the score on the validation rows; minus infinity for answers that are not finite."""
         self.doctor.examine_weights(self.step, self.epoch + 1)
-        logits = predict(self.model, self.validation, self.work.device)
+        logits = predict(self.spread.answering, self.validation, self.work.device)
         if not self.doctor.accepts(logits, self.step, self.epoch + 1):
             return -math.inf
         self.validation_shown = self.shown(logits)
-        return self.score(logits)
+        return self.spread.first(self.score(logits))
 
     def _epoch(self, epoch: int) -> None:
         self.generator.set_state(self.order)
@@ -213,11 +216,11 @@ class _Fit:
             if not len(rows):
                 continue
             started = time.perf_counter()
-            batch = self.batch(rows)
+            batch = self.spread.batch(self.train, rows)
             self.ready_for(batch.input_ids.shape[1])
             self._step(batch, rows)
             self.stepping_s += time.perf_counter() - started
-            self.tokens_seen += batch.input_ids.numel()
+            self.tokens_seen += int(self.train.lengths[rows].sum())
             if self.step == _MEASURED_STEPS:
                 self._plan(epoch)
             if time.perf_counter() - self.reported > _REPORT_S:
@@ -230,16 +233,17 @@ class _Fit:
         if self.work.checkpoint is None:
             return
         began = time.perf_counter()
-        if began - self.saved < max(_CHECKPOINT_S, self.saving_s / _CHECKPOINT_SHARE):
+        due = began - self.saved >= max(_CHECKPOINT_S, self.saving_s / _CHECKPOINT_SHARE)
+        if not self.spread.most(due):
             return
-        if replay.unsound(self.model):  # such weights replace no good ones; the next step sees to them
+        if self.unsound():  # such weights replace no good ones; the next step sees to them
             return
         state = {"step": self.step, "progress": self.progress, "epoch": self.epoch, "batches_done": self.batches_done,
                  "epochs": self.epochs, "best": self.best if self.epoch else None, "waited": self.waited,
                  "tokens_seen": self.tokens_seen, "stepping_s": self.stepping_s, "precision": self.precision,
                  "validation_shown": self.validation_shown, "scaler": self.scaler.state_dict(),
                  "deadline_s": self.deadline_s, "spent_s": began - self.began, "doctor": self.doctor.state()}
-        checkpoint.save(self.work.checkpoint, self.step, self._tensors(), state)
+        self.spread.save(self.work.checkpoint, self.step, self._tensors(), state)
         self.saved = time.perf_counter()
         self.saving_s = self.saved - began
 
@@ -273,7 +277,10 @@ class _Fit:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": of})
         self.scaler.load_state_dict(state["scaler"])
         self.order = tensors["order"]
-        torch.random.set_rng_state(tensors["random"])
+        if "random" in tensors:
+            torch.random.set_rng_state(tensors["random"])
+        else:  # written by another number of processes: their random numbers are nobody's here
+            self.spread.reseed(state["step"])
         if "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
         for name in ("step", "progress", "epoch", "batches_done", "epochs", "waited", "tokens_seen", "stepping_s",
@@ -295,27 +302,37 @@ class _Fit:
             group["lr"] = rate * group["peak"]
         random = replay.random_state(self.work.device)
         with precision.autocast(self.precision, self.work.device):
-            loss = self.loss(self.model, batch)
+            loss = self.spread.loss(batch)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_NORM)
+        norm = self.spread.clip(_LARGEST_NORM)
+        mean = self.spread.mean(loss.detach())
         # both at once: a device that computes on its own is waited for but once a step
-        value, size = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        value, size = torch.stack([mean.float(), norm.float()]).tolist()
         if self.doctor.passes(Step(self.step, self.epoch + 1, rows, value, size, rate, self.precision,
                                    self.scaler.get_scale(), random)):
             self.scaler.step(self.optimizer)
-            self.losses.append(loss.detach())
+            self.losses.append(mean)
         self.scaler.update()
         self.optimizer.zero_grad()
 
-    def batch(self, rows: NDArray[np.int64]) -> Batch:
-        return self.train.batch(rows, self.work.device)
+    def diagnosed(self, step: Step, sound: Sequence[int]) -> replay.Finding:
+        """Return why a step was not finite; the same in all processes."""
+        again = replay.Replay(self.model, self.loss, lambda rows: self.train.batch(rows, self.work.device), step.rows,
+                              step.random, step.precision, step.scale, self.work.device)
+        return self.spread.finding(lambda: again.diagnose(sound))
+
+    def unsound(self) -> list[str]:
+        """Return the names of weights that are not finite; in all processes some when there are some in one."""
+        return self.spread.unsound()
 
     def roll_back(self, weights: dict[str, torch.Tensor]) -> None:
+        """Put weights in place, and let the optimizer begin anew."""
         self._put_back(weights)
         self.optimizer.state.clear()
 
     def use_fp32(self) -> None:
+        """Take all steps from here on in fp32."""
         import torch
 
         self.precision = "fp32"
@@ -339,7 +356,7 @@ class _Fit:
         left_s = self.deadline_s - (time.perf_counter() - self.began)
         if self.step < self.steps_per_epoch:  # in the first epoch: what its steps took belongs to it
             left_s += self.stepping_s
-        fit = epochs_that_fit(self.how.epochs, done, left_s, self._epoch_s())
+        fit = int(self.spread.first(epochs_that_fit(self.how.epochs, done, left_s, self._epoch_s())))
         if fit != self.epochs:
             self.work.report({"stage": self.stage, "note": f"{fit} of {self.how.epochs} epochs fit in "
                                                            f"{self.deadline_s:.0f} s"})
@@ -383,7 +400,7 @@ class _Fit:
         import torch
 
         rows = next(shuffled(self.train.lengths, self.how.batch_size, torch.Generator().manual_seed(self.work.seed)))
-        batch = self.train.batch(rows, self.work.device)
+        batch = self.spread.batch(self.train, rows)
         self.ready_for(batch.input_ids.shape[1])
         return batch
 
@@ -403,12 +420,13 @@ class _Fit:
 
         def step(context: object) -> None:
             with context:  # type: ignore[attr-defined]
-                loss = self.loss(self.model, batch)
+                loss = self.spread.loss(batch)
             loss.backward()
             self.optimizer.zero_grad()
 
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if self.work.device == "cuda" else []):
-            chosen, why = precision.choose(step, self.work.device, self.model.encoder.config.hidden_size)  # type: ignore[union-attr]
+            chosen, why = precision.choose(
+                step, self.work.device, self.model.encoder.config.hidden_size, self.spread.most)  # type: ignore[union-attr]
         self.work.report({"stage": self.stage, "note": why})
         return chosen
 

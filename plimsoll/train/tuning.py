@@ -88,7 +88,9 @@ def tune(model: Path, work: Work, out: Path, stage: str, how: loop.Training, beg
 
 def write(model: torch.nn.Module, made: Prepared, work: Work, source: Path, out: Path, longest: int | None = None
           ) -> None:
-    """Write a model that has learned to `out`, with the tokenizer of `source`."""
+    """Write a model that has learned to `out`, with the tokenizer of `source`; of several processes the first does."""
+    if work.rank:
+        return
     max_length = longest or made.longest
     encoder.save(model, encoder.ModelRecord(task=find.write(work.task), labels=made.data.labels, max_length=max_length),
                  source, out)
