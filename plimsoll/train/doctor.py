@@ -34,7 +34,7 @@ _SPIKES = 3
 _OVERFLOWS = 3
 """In a row are the fp16 scaler's own business: it halves its factor and tries again."""
 _MOST_INCIDENTS = 16
-"""Beyond them a training is not worth saving; steps left out for a spike alone do not count."""
+"""Beyond them a training is not worth saving; spikes do not count."""
 _LOWEST_RATE = 1 / 16
 """Of the planned one: after four times of rolling back the rate was not what was wrong."""
 _SNAPSHOT_STEPS = 128
@@ -203,17 +203,15 @@ class Doctor:
     def _spike(self, step: Step) -> None:
         """Leave the step out; after three in a row roll back, as in Chowdhery et al., PaLM, 2022, section 5.1."""
         self._spikes += 1
-        if self._spikes < _SPIKES:
-            self._tell(Finding("spike"), _facts(step), "skip")
-        else:
-            self._count(Finding("spike"), _facts(step))
+        action: Action = "roll back" if self._spikes == _SPIKES else "skip"
+        if action == "roll back":
             self._roll_back()
-            self._tell(Finding("spike"), _facts(step), "roll back")
+        self._tell(Finding("spike"), _facts(step), action)
 
     def _treat(self, found: Finding, facts: dict[str, Any]) -> None:
-        if self._policy == "stop":
+        self._incidents += 1
+        if self._policy == "stop" or self._incidents > _MOST_INCIDENTS:
             self._stop(found, facts)
-        self._count(found, facts)
         action: Action = "skip"
         if found.cause == "data":
             action = "drop"
@@ -223,7 +221,7 @@ class Doctor:
             self._overflows = 0
             self._patient.use_fp32()
         elif found.cause in ("weights", "module", "answers"):
-            if self._rolled_back or self.rate <= _LOWEST_RATE:  # no step was sound since, or each soon led to this again
+            if self._rolled_back or self.rate <= _LOWEST_RATE:  # it did not help, or not for long
                 self._stop(found, facts)
             action = "roll back"
             self._roll_back()
@@ -234,11 +232,6 @@ class Doctor:
         self.rate /= 2
         self._norms.clear()  # what is usual is so at these weights and this rate
         self._spikes, self._rolled_back = 0, True
-
-    def _count(self, found: Finding, facts: dict[str, Any]) -> None:
-        self._incidents += 1
-        if self._incidents > _MOST_INCIDENTS:
-            self._stop(found, facts)
 
     def _stop(self, found: Finding, facts: dict[str, Any]) -> NoReturn:
         incident = self._tell(found, facts, "stop")
