@@ -66,7 +66,8 @@ def _embed(request: dict[str, Any], report: Callable[[Event], None]) -> None:
 
     texts = json.loads(Path(request["texts"]).read_text())
     with loop.settings(_work(request, report)):
-        forgetting.write(Path(request["model"]), texts, request["layered"], Path(request["out"]), request["device"], report)
+        forgetting.write(Path(request["model"]), texts, request["layered"], Path(request["out"]), request["device"],
+                         report)
 
 
 def _module_costs(request: dict[str, Any], report: Callable[[Event], None]) -> list[dict[str, Any]]:

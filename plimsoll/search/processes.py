@@ -71,7 +71,8 @@ def _job(bench: Bench, move: Move, threads: int, spreading: Spreading) -> Job:
     spec, folder = bench.run.spec, bench.run.folder.resolve()
     return Job(move=move, task=spec.task, model=str(bench.pretrained.resolve()), data=str(bench.data.resolve()),
                out=str(folder / _MODEL), threads=threads, device=spec.target.device, seed=spec.search.seed,
-               spreading=spreading, deadline_s=spec.budget.search_minutes * 60, checkpoint=str(folder / _CHECKPOINT))
+               spreading=spreading, deadline_s=spec.budget.search_minutes * 60, checkpoint=str(folder / _CHECKPOINT),
+               incidents=str(bench.run.incidents.resolve()))
 
 
 def _judged(model: Path, bench: Bench) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from plimsoll.core.errors import ChildError
 from plimsoll.core.parts import Work
 from plimsoll.train import incidents
-from plimsoll.train.batches import Batch
 from plimsoll.train.incidents import Action, Incident
 from plimsoll.train.precision import Precision
-from plimsoll.train.replay import Finding, Replay, unsound
+from plimsoll.train.replay import Finding
 
 if TYPE_CHECKING:
     import torch
@@ -75,15 +74,17 @@ def spikes(norm: float, usual: Sequence[float]) -> bool:
 
 
 class Patient(Protocol):
-    """A training, as the doctor needs it."""
+    """A training, as the doctor needs it. Of several processes each has a doctor, and all doctors see the same."""
 
-    model: torch.nn.Module
-    loss: Callable[[torch.nn.Module, Batch], torch.Tensor]
     work: Work
     stage: str
 
-    def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """Return training rows as a batch."""
+    def unsound(self) -> list[str]:
+        """Return the names of weights that are not finite."""
+        ...
+
+    def diagnosed(self, step: Step, sound: Sequence[int]) -> Finding:
+        """Return why a step was not finite. sound: rows of an earlier step that was, none where there was none."""
         ...
 
     def copied(self) -> dict[str, torch.Tensor]:
@@ -113,7 +114,7 @@ class Doctor:
     def __init__(self, patient: Patient, policy: Policy, good: dict[str, torch.Tensor]) -> None:
         """`good`: a copy of the weights to begin with. Raises ChildError when not all weights are finite."""
         self._patient, self._policy = patient, policy
-        if names := unsound(patient.model):
+        if names := patient.unsound():
             raise ChildError(f"{names[0]} holds values that are not finite before any training; no model was written",
                              "get or make the model that training starts from again")
         self.good = good
@@ -141,7 +142,7 @@ class Doctor:
             return False
         self._norms.append(step.norm)
         self._spikes, self._rolled_back, self._sound = 0, False, step.rows.tolist()
-        if step.number - self._kept_at >= _SNAPSHOT_STEPS and not unsound(self._patient.model):
+        if step.number - self._kept_at >= _SNAPSHOT_STEPS and not self._patient.unsound():
             self.remember(self._patient.copied(), step.number)
         return True
 
@@ -151,7 +152,7 @@ class Doctor:
 
     def examine_weights(self, step: int, epoch: int) -> None:
         """Roll back if any weight is not finite. step, epoch: the last ones, from 1. Raises ChildError as `passes`."""
-        if names := unsound(self._patient.model):
+        if names := self._patient.unsound():
             self._treat(Finding("weights", names[0]), {"step": step, "epoch": epoch})
 
     def accepts(self, logits: NDArray[np.float32], step: int, epoch: int) -> bool:
@@ -166,7 +167,7 @@ class Doctor:
 
     def discharge(self, validation: float) -> None:
         """Raise ChildError unless the model's weights and its validation score are finite."""
-        if names := unsound(self._patient.model):
+        if names := self._patient.unsound():
             raise ChildError(f"{names[0]} holds values that are not finite after training; no model was written",
                              _way_out("weights"))
         if not math.isfinite(validation):
@@ -195,9 +196,7 @@ class Doctor:
             self._overflows += 1
             if self._overflows <= _OVERFLOWS and step.scale >= 1:
                 return
-        patient = self._patient
-        found = Replay(patient.model, patient.loss, patient.batch, step.rows, step.random, step.precision, step.scale,
-                       patient.work.device).diagnose(self._sound)
+        found = self._patient.diagnosed(step, self._sound)
         self._treat(found, _facts(step))
 
     def _spike(self, step: Step) -> None:
@@ -220,7 +219,7 @@ class Doctor:
             action = "fp32"
             self._overflows = 0
             self._patient.use_fp32()
-        elif found.cause in ("weights", "module", "answers"):
+        elif found.cause in ("weights", "module", "answers", "unknown"):
             if self._rolled_back or self.rate <= _LOWEST_RATE:  # it did not help, or not for long
                 self._stop(found, facts)
             action = "roll back"
@@ -244,7 +243,7 @@ class Doctor:
                             action=action)
         if not incident.minor:
             work.report({"stage": stage, "note": incident.says()})
-        if work.incidents is not None:
+        if work.incidents is not None and work.rank == 0:
             incidents.keep(work.incidents, incident)
         return incident
 

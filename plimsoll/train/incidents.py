@@ -10,10 +10,11 @@ from typing import Literal
 from plimsoll.core.record import Record
 from plimsoll.core.store import write_atomic
 
-Cause = Literal["weights", "precision", "data", "module", "passing", "answers", "spike"]
+Cause = Literal["weights", "precision", "data", "module", "passing", "answers", "spike", "unknown"]
 """weights: some were not finite before the step; precision: in fp32 the same step is finite; data: some rows alone
 make it so; module: one makes it so of any rows; passing: the same step again was finite; answers: those to the
-validation rows were not finite, of weights that are; spike: a step that is finite, but far too large."""
+validation rows were not finite, of weights that are; spike: a step that is finite, but far too large; unknown: no
+process holds all weights, so that none can take the step again."""
 Action = Literal["skip", "drop", "fp32", "roll back", "stop"]
 """skip: the step was not taken; drop: nor are the rows ever learned from again; fp32: training went on in it; roll
 back: to the last good weights, at half the learning rate; stop: no model was written."""
@@ -78,6 +79,8 @@ class Incident(Record):
                 return "not all answers to the validation rows are finite"
             case "spike":
                 return "far above those of the steps before"
+            case "unknown":
+                return "where is not known, for no process holds all weights"
 
     def says(self) -> str:
         """Return what happened and what was done, in one line."""

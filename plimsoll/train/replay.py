@@ -38,8 +38,9 @@ class Finding(NamedTuple):
 
 
 def unsound(model: torch.nn.Module) -> list[str]:
-    """Return the names of the parameters, frozen ones too, that hold a value that is not finite."""
-    return [name for name, p in model.named_parameters() if p.is_floating_point() and not _finite(p.detach())]
+    """Return the names of the parameters, frozen ones too, that hold a value that is not finite; of shards, here."""
+    held = ((name, getattr(p, "to_local", lambda p=p: p)().detach()) for name, p in model.named_parameters())
+    return [name for name, values in held if values.is_floating_point() and not _finite(values)]
 
 
 def random_state(device: str) -> tuple[torch.Tensor, ...]:
