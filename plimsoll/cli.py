@@ -57,6 +57,8 @@ def train(
     /,
     *,
     methods: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    processes: int | None = None,
+    spread: Literal["auto", "ddp", "fsdp"] = "auto",
     out: Path | None = None,
     overrides: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
 ) -> int:
@@ -66,14 +68,21 @@ def train(
     who may still win is trained until validation stops improving. All of it takes about budget.search_minutes.
     The same command goes on where an interrupted one stopped.
 
+    With --processes nothing is compared: so many processes train the one method together, each on its share of every
+    batch, and the lines that start them are printed for use elsewhere.
+
     Parameters
     ----------
     spec
         The TOML file with the task and the model; its limits play no part here.
     methods
         Methods to compare, such as --methods finetune,lora; default all that are installed.
+    processes
+        Train finetune in so many processes under torchrun, which share this machine's threads or take a GPU each.
+    spread
+        How they share the model: ddp keeps all of it in each, fsdp a part; auto goes by its size.
     out
-        The run folder; default runs/<name of the spec>-train.
+        The run folder; default runs/<name of the spec>-train, with --processes runs/<name of the spec>-processes.
     overrides
         Replace one key of the spec, as table.key=value; may be given again.
     """
@@ -85,6 +94,8 @@ def train(
 
     names = [name.strip() for given in methods for name in given.split(",") if name.strip()]
     question = Spec.read(spec, overrides)
+    if processes is not None:
+        return _train_together(question, out or Path("runs") / f"{spec.stem}-processes", names, processes, spread)
     folder, console = out or Path("runs") / f"{spec.stem}-train", _console()
     search.chosen_of(names, question)  # a name that is none, before anything is read
     console.print(f"run folder {folder}", highlight=False, markup=False)
@@ -92,6 +103,46 @@ def train(
         compared = search.compare(bench, here, names, question.budget.search_minutes)
     report.keep(compared, folder)
     report.show(compared, console)
+    return 0
+
+
+@app.command
+def evaluate(
+    target: Path,
+    /,
+    *,
+    other: Path | None = None,
+    against: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
+    rows: Path | None = None,
+    out: Path | None = None,
+) -> int:
+    """Look at what a run hands over from every side, asked as a server would ask it: evaluation.json, evaluation.md.
+
+    Quality with its bounds beside the baseline, by class and by slice; flips; calibration; typos, casing and
+    truncation; and with --other what tuning made the model forget. Nothing is flagged that noise explains.
+
+    Parameters
+    ----------
+    target
+        A finished run of tune or train, or an artifact folder.
+    other
+        Rows of another task (a text and a label each), to see what the base model could do and the tuned one cannot.
+    against
+        Another run of the same base model, whose forgetting is put in order with this one's; may be given again.
+    rows
+        Labelled rows to ask in place of the run's test rows.
+    out
+        Where to write; default the run folder, or runs/<name>-evaluation for an artifact.
+    """
+    from plimsoll.report import evaluation as report
+    from plimsoll.report.progress import Screen
+    from plimsoll.search.evaluate import evaluate as search
+
+    console = _console()
+    with Screen(console) as screen:
+        found = search(target, screen.show, out=out, rows=rows, other=other, against=against)
+    report.keep(found)
+    report.show(found, console)
     return 0
 
 
@@ -106,16 +157,9 @@ def finish(run: Path, /) -> int:
     run
         The run folder.
     """
-    from plimsoll.core.errors import RunError
-    from plimsoll.core.spec import Spec
-    from plimsoll.search.run import SPEC_RECORD
+    from plimsoll.search.run import asked
 
-    if not (run / SPEC_RECORD).exists():
-        raise RunError(f"{run} holds no run", "give the folder that plimsoll tune printed")
-    import json
-
-    spec = Spec.parse(json.loads((run / SPEC_RECORD).read_text())["spec"], str(run / SPEC_RECORD))
-    return _tune(spec, run, ending=True)
+    return _tune(asked(run), run, ending=True)
 
 
 @app.command
@@ -256,6 +300,23 @@ def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
     log.keep(decision, out)
     terminal.show(decision, console)
     return 0 if decision.verdict == "met" else 3
+
+
+def _train_together(
+    spec: Spec, out: Path, names: list[str], processes: int, spread: Literal["auto", "ddp", "fsdp"]
+) -> int:
+    from plimsoll.report import trained as report
+    from plimsoll.report.progress import Screen
+    from plimsoll.search import processes as search
+    from plimsoll.search.tune import prepared
+
+    console = _console()
+    move = search.move_of(names, spec, processes)
+    console.print(f"run folder {out}", highlight=False, markup=False)
+    with Screen(console) as screen, prepared(spec, out, screen.show) as (bench, _):
+        trained = search.train(bench, move, processes, spread)
+    report.show(trained, console)
+    return 0
 
 
 def _console() -> Console:

@@ -17,6 +17,8 @@ from plimsoll.core.errors import Unsupported
 from plimsoll.core.record import Record
 
 Device = Literal["cpu", "cuda"]
+Spreading = Literal["auto", "ddp", "fsdp"]
+"""How processes that train together share a model: each has all of it, or a part; auto goes by its size."""
 Event = dict[str, Any]
 """One step of progress, as JSON: {"stage": ..., "done": ..., "total": ..., anything else worth showing}."""
 
@@ -65,6 +67,14 @@ class Work:
     """Folder in which a move that trains keeps its state, and finds that of a run that was killed; None keeps none."""
     costs: Path | None = None
     """File to which a move that trains writes what its steps cost, before it takes the first; None measures nothing."""
+    incidents: Path | None = None
+    """File to which a move that trains adds a JSON line for every step that was not finite or far too large; None keeps
+    none."""
+    rank: int = 0
+    """Which of the processes that train together this one is; the first alone writes models and reports."""
+    ranks: int = 1
+    """How many processes train together, each on its share of every batch."""
+    spreading: Spreading = "auto"
 
 
 class Move(Part, ABC):
@@ -79,6 +89,9 @@ class Move(Part, ABC):
 
     rates: ClassVar[tuple[float, ...]] = ()
     """Values of `learning_rate` to sweep before such a method is judged, ascending; empty where it has none."""
+
+    together: ClassVar[bool] = False
+    """Whether several processes can share the work of it (`Work.ranks`)."""
 
     @abstractmethod
     def apply(self, model: Path, work: Work, out: Path) -> None:

@@ -181,8 +181,8 @@ def part(folder: Path, out: Path, train_rows: int, validation_rows: int, seed: i
         rest, taken = stratified(rows, count / len(rows), seed)
         alone = rest.names().keys() - taken.names().keys()  # classes of one text
         left = [i for i, label in enumerate(rest.labels) if names(label) & alone]
-        return Rows(taken.texts + tuple(rest.texts[i] for i in left), taken.labels + tuple(rest.labels[i] for i in left),
-                    rows.source)
+        texts, labels = (tuple(column[i] for i in left) for column in (rest.texts, rest.labels))
+        return Rows(taken.texts + texts, taken.labels + labels, rows.source)
 
     train, validation = some(whole.train, train_rows), some(whole.validation, validation_rows)
     Dataset(whole.labels, train, validation, whole.test, whole.report)._write(out)

@@ -54,12 +54,15 @@ class Distil(Move):
     nineteen, long before the learning rate had fallen."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products. auto measures fp32 against bf16 on the first rows and keeps the faster."""
+    on_nonfinite: Literal["recover", "stop"] = "recover"
+    """What to do about a loss or gradients that are not finite. recover treats the cause: it leaves out rows, goes on
+    in fp32, or rolls back to good weights at half the rate. stop ends with an error that names the cause."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
         """Write the taught model to `out`.
 
-        Raises ModelError when the folder keeps no teacher, ChildError when the loss is not finite, and Unsupported
-        when `token_weight` is set and the teacher or the student has no states of single tokens.
+        Raises ModelError when the folder keeps no teacher, ChildError when the loss does not stay finite, and
+        Unsupported when `token_weight` is set and the teacher or the student has no states of single tokens.
         """
         began = time.perf_counter()
         from plimsoll.data.dataset import Dataset
@@ -75,7 +78,7 @@ class Distil(Move):
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             head_learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
-            patience=self.patience, precision=self.precision)
+            patience=self.patience, precision=self.precision, on_nonfinite=self.on_nonfinite)
         with loop.settings(work):
             student = encoder.load(model)
             if self.token_weight and shape.pooled(student.encoder):

@@ -193,6 +193,7 @@ def work_request(bench: Bench, model: Path) -> dict[str, Any]:
         "threads": bench.threads,
         "device": spec.target.device,
         "seed": spec.search.seed,
+        "incidents": str(bench.run.incidents),
     }
 
 

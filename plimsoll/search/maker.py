@@ -38,6 +38,7 @@ def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
         deadline_s=request["deadline_s"],
         checkpoint=Path(request["checkpoint"]) if request.get("checkpoint") else None,
         costs=Path(request["costs"]) if request.get("costs") else None,
+        incidents=Path(request["incidents"]) if request.get("incidents") else None,
     )
     move.apply(Path(request["model"]), work, Path(request["out"]))
 
@@ -57,6 +58,16 @@ def _answers(request: dict[str, Any], report: Callable[[Event], None]) -> None:
     with loop.settings(work):
         model = encoder.load(folder).to(request["device"])
         np.save(request["out"], tokens.answers(loop.predict(model, tokens, request["device"])))
+
+
+def _embed(request: dict[str, Any], report: Callable[[Event], None]) -> None:
+    """Write a model's pooled states of texts, which are a JSON list in a file, as `plimsoll.train.forgetting` does."""
+    from plimsoll.train import forgetting, loop
+
+    texts = json.loads(Path(request["texts"]).read_text())
+    with loop.settings(_work(request, report)):
+        forgetting.write(Path(request["model"]), texts, request["layered"], Path(request["out"]), request["device"],
+                         report)
 
 
 def _module_costs(request: dict[str, Any], report: Callable[[Event], None]) -> list[dict[str, Any]]:
@@ -87,6 +98,5 @@ def _shapes(request: dict[str, Any], report: Callable[[Event], None]) -> list[di
 
 
 if __name__ == "__main__":
-    serve(
-        {"apply": _apply, "answers": _answers, "build": _build, "probe": _probe, "shapes": _shapes, "module_costs": _module_costs}
-    )
+    serve({"apply": _apply, "answers": _answers, "build": _build, "embed": _embed, "module_costs": _module_costs,
+           "probe": _probe, "shapes": _shapes})

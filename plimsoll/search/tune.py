@@ -333,4 +333,4 @@ def _notes(chosen: Trial, looks: int, blocks: Blocks, bench: Bench) -> list[str]
         notes.append(
             f"{chosen.invariance.flips} of {chosen.invariance.rows} answers changed with the company in the batch."
         )
-    return notes
+    return notes + bench.run.incident_notes()

@@ -34,6 +34,8 @@ class Batch:
     """int64 [batch, length], padded to the longest of these rows; [batch * texts, length] where rows have several."""
     attention_mask: torch.Tensor
     """int64, as large: 1 for real tokens."""
+    weight: float = 1.0
+    """What its mean loss counts for in the mean over the processes that share the batch."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""What a training step costs before any is taken: its time, its memory, and what activation checkpointing would change."""
+"""What a training step costs before any is taken: time, memory, and what activation checkpointing would change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from plimsoll.core import memory
 from plimsoll.core.errors import Unsupported
@@ -34,9 +36,9 @@ class StepCosts(Record):
     tokens: int = 0
     """Of the batch, padding included."""
     precision: str = ""
-    step_s: dict[str, tuple[float, ...]] = {}
+    step_s: dict[str, tuple[float, ...]] = Field(default_factory=dict[str, tuple[float, ...]])
     """Seconds of a whole step by policy of activation checkpointing, round by round."""
-    peak_mb: dict[str, float] = {}
+    peak_mb: dict[str, float] = Field(default_factory=dict[str, float])
     """Peak memory of the process while it trains, by policy."""
     recompute_direct: tuple[float, ...] = ()
     """Share of a fully checkpointed step that computes again, by a stopwatch around just that, round by round."""

@@ -60,6 +60,13 @@ def load(folder: Path) -> torch.nn.Module:
     return model.eval()
 
 
+def bare(folder: Path) -> Any:
+    """Return the encoder of a pre-trained or a fine-tuned folder without any head, fp32, in eval mode, on the CPU."""
+    if (folder / MODEL_RECORD).exists():
+        return load(folder).encoder
+    return _pretrained(folder).eval()
+
+
 def real(encoder: Any, mask: torch.Tensor) -> torch.Tensor:
     """Return which of the encoder's outputs count, [batch, outputs], from the mask of its input, [batch, length].
 

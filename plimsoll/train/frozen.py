@@ -1,4 +1,4 @@
-"""The lowest layers frozen: what they give for each token of the rows is computed once, and training starts above them."""
+"""The lowest layers frozen: what they give for each token of the rows is computed once; training starts above them."""
 
 from __future__ import annotations
 

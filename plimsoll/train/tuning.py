@@ -86,10 +86,14 @@ def tune(model: Path, work: Work, out: Path, stage: str, how: loop.Training, beg
             adapter.write(out)
 
 
-def write(model: torch.nn.Module, made: Prepared, work: Work, source: Path, out: Path, longest: int | None = None) -> None:
-    """Write a model that has learned to `out`, with the tokenizer of `source`."""
-    record = encoder.ModelRecord(task=find.write(work.task), labels=made.data.labels, max_length=longest or made.longest)
-    encoder.save(model, record, source, out)
+def write(model: torch.nn.Module, made: Prepared, work: Work, source: Path, out: Path, longest: int | None = None
+          ) -> None:
+    """Write a model that has learned to `out`, with the tokenizer of `source`; of several processes the first does."""
+    if work.rank:
+        return
+    max_length = longest or made.longest
+    encoder.save(model, encoder.ModelRecord(task=find.write(work.task), labels=made.data.labels, max_length=max_length),
+                 source, out)
 
 
 def pooled(model: torch.nn.Module, tokens: Tokens, work: Work) -> NDArray[np.float32]:

@@ -170,6 +170,39 @@ def test_a_bad_line_on_stdin_is_named_after_the_good_ones_were_answered(
         assert says in captured.err
 
 
+def test_evaluate_prints_what_it_found_and_keeps_both_pages(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out)])
+    capsys.readouterr()
+    assert cli.run(["evaluate", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("accuracy 100.00%", "No class of 3 is below the baseline", "calibration error", "Classes", "Slices",
+                  "Noise in the texts", "evaluation.md"):
+        assert words in printed
+    assert json.loads((out / "evaluation.json").read_text())["rows"] == 900
+    assert "# Evaluation of null fast" in (out / "evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["evaluate"], "TARGET"),
+    (["evaluate", "nowhere"], "neither a run nor an artifact"),
+    (["evaluate", "nowhere", "--other", "none.jsonl"], "none.jsonl does not exist"),
+    (["evaluate", "nowhere", "--against", "x"], "--against"),
+    (["evaluate", "nowhere", "--othr", "x"], "--othr"),
+])
+def test_an_evaluation_that_cannot_be_made_exits_with_two(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_list_prints_each_parts_page(capsys: pytest.CaptureFixture[str]) -> None:
     for what, words in (
         ("runtimes", ("onnxruntime", "Pays when", "precision")),
@@ -196,7 +229,8 @@ def test_interrupt_exits_with_130(
 def test_train_refuses_a_method_that_is_none_before_reading_anything(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tmp_path / "spec.toml"
-    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n[model]\nname = "none"\n[budget]\np95_ms = 1\n')
+    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n'
+                    '[model]\nname = "none"\n[budget]\np95_ms = 1\n')
     assert cli.run(["train", str(spec), "--methods", "finetune,loro"]) == 2
     said = capsys.readouterr().err
     assert 'unknown method "loro"' in said
