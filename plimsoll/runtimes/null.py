@@ -72,7 +72,7 @@ class _NullSession(Session):
         end = time.perf_counter() + self._delay_s * len(input_ids)
         found: list[NDArray[np.float32]] = []
         for row in input_ids:
-            ids = np.array(row)
+            ids = np.array(row, dtype=np.int64)
             # an error that depends on the row alone, one row in four
             if self._wrong and zlib.crc32(repr(list(row)).encode()) % 4 == 0:
                 ids += 1

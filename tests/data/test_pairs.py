@@ -8,7 +8,7 @@ from plimsoll.core.errors import DataError
 from plimsoll.data.pairs import derived
 from plimsoll.data.rows import PAIR, Rows
 
-ROWS = Rows((*(f"{label}{i}" for label in "abc" for i in range(4)), "alone"), (*"aaaabbbbcccc", "d"), "test")
+ROWS = Rows((*(f"{label}{i}" for label in "abc" for i in range(4)), "lonely"), (*"aaaabbbbcccc", "d"), "test")
 
 
 def test_each_text_has_a_partner_of_its_label_and_one_of_another() -> None:
@@ -21,7 +21,7 @@ def test_each_text_has_a_partner_of_its_label_and_one_of_another() -> None:
         assert (one[0] == other[0]) == (score == 1.0)
     firsts = [text.split(PAIR)[0] for text in pairs.texts]
     assert sorted(set(firsts)) == sorted(ROWS.texts)
-    assert firsts.count("alone") == 1
+    assert firsts.count("lonely") == 1
 
 
 def test_one_label_makes_no_pairs() -> None:
