@@ -56,7 +56,7 @@ def train(bench: Bench, move: Move, processes: int, spreading: Spreading) -> Tra
             file = run.folder / _JOB
             write_atomic(file, job.to_json())
             lines = launch_lines(file, processes)
-            run.report({"stage": "launch", "note": f"{processes} processes by the first line; the second does the same"})
+            run.report({"stage": "launch", "note": f"{processes} processes by the first line; the second does it too"})
             for line in lines.values():
                 run.report({"stage": "launch", "text": f"OMP_NUM_THREADS={threads} {shlex.join(line)}"})
             _start(lines["torchrun"], threads, run.report, run.folder / "logs" / "processes.log")

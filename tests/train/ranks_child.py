@@ -52,7 +52,8 @@ def train(folder: Path, rank: int = 0, world: int = 1, spreading: Spreading = "a
     work = Work(task=TextClassification(train="rows"), data=folder, threads=1, checkpoint=kept, report=events.append,
                 deadline_s=deadline_s, rank=rank, ranks=world, spreading=spreading)
     with loop.settings(work):
-        model = encoder.start(folder, work.task, 3, dropout)
+        model = encoder.start(folder, work.task, 3)
+        encoder.set_dropout(model, dropout)  # the head's too, which it has of its own
         fitted = loop.fit(model, tokens, tokens, loss, likelihood, how, work, "test", time.perf_counter())
     return dict(model.state_dict()), events, fitted
 
