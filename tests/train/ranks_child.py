@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ ROWS = TINY_ROWS[:129]
 """Eight batches of 16 and one of a single row, of which the second process has none."""
 HOW = loop.Training(epochs=6, batch_size=16, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.01, warmup=0.1,
                     patience=6, precision="fp32")
-KILLED_AT = 23
+KILLED_AT = 11
+"""Steps; in the second epoch, so that there is a best one to keep."""
 
 
 class Killed(Exception):
@@ -52,19 +54,20 @@ def train(folder: Path, rank: int = 0, world: int = 1, spreading: Spreading = "a
     work = Work(task=TextClassification(train="rows"), data=folder, threads=1, checkpoint=kept, report=events.append,
                 deadline_s=deadline_s, rank=rank, ranks=world, spreading=spreading)
     with loop.settings(work):
-        model = encoder.start(folder, work.task, 3, dropout)
+        model = encoder.start(folder, work.task, 3)
+        encoder.set_dropout(model, dropout)  # the head's too, which it has of its own
         fitted = loop.fit(model, tokens, tokens, loss, likelihood, how, work, "test", time.perf_counter())
     return dict(model.state_dict()), events, fitted
 
 
-def every_step() -> None:
-    """Report and write a checkpoint after every step."""
-    loop._REPORT_S, loop._CHECKPOINT_S, loop._CHECKPOINT_SHARE = 0.0, 0.0, 1e9
+def every_step(checkpoints: bool) -> None:
+    """Report after every step, and write a checkpoint after each or none."""
+    loop._REPORT_S, loop._CHECKPOINT_S, loop._CHECKPOINT_SHARE = 0.0, 0.0 if checkpoints else 1e9, 1e9
 
 
 def main(folder: Path) -> None:
     """Do all of it, and leave weights and reports in `folder`."""
-    every_step()
+    every_step(checkpoints=False)
     tiny = folder / "tiny"
     with ranks.joined("cpu") as this:
 
@@ -77,25 +80,29 @@ def main(folder: Path) -> None:
                 save_file(weights, folder / f"{name}.safetensors")
 
         def killed(spreading: Spreading, **more: Any) -> None:
+            every_step(checkpoints=True)
             try:
                 train(tiny, this.rank, this.world, spreading, kill_at=KILLED_AT, **more)
             except Killed:
+                every_step(checkpoints=False)
                 return
             raise AssertionError("it was not killed")
+
+        few = replace(HOW, epochs=2)
 
         ways: tuple[Spreading, ...] = ("ddp", "fsdp")
         for way in ways:
             run(way, way)
             run(f"{way}_from_one", way, kept=folder / f"kept_one_for_{way}")
             killed(way, kept=folder / f"kept_{way}")
-            run(f"{way}_dropout", way, dropout=0.2)
-            killed(way, kept=folder / f"kept_{way}_dropout", dropout=0.2)
-            run(f"{way}_dropout_goes_on", way, dropout=0.2, kept=folder / f"kept_{way}_dropout")
+            run(f"{way}_dropout", way, dropout=0.2, how=few)
+            killed(way, kept=folder / f"kept_{way}_dropout", dropout=0.2, how=few)
+            run(f"{way}_dropout_goes_on", way, dropout=0.2, how=few, kept=folder / f"kept_{way}_dropout")
         # the second has all the time in the world, and must still stop when the first does
         run("deadline", "ddp", deadline_s=1e-3 if this.rank == 0 else 1e6)
-        run("auto", "auto", how=loop.Training(**{**vars(HOW), "epochs": 1, "precision": "auto"}))
+        run("auto", "auto", how=replace(HOW, epochs=1, precision="auto"))
         room, spread._ROOM = spread._ROOM, 0.0
-        run("no_room", "auto", how=loop.Training(**{**vars(HOW), "epochs": 1, "checkpointing": "full"}))
+        run("no_room", "auto", how=replace(HOW, epochs=1, checkpointing="full"))
         spread._ROOM = room
 
 
