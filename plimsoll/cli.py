@@ -57,6 +57,8 @@ def train(
     /,
     *,
     methods: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    processes: int | None = None,
+    spread: Literal["auto", "ddp", "fsdp"] = "auto",
     out: Path | None = None,
     overrides: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
 ) -> int:
@@ -66,14 +68,21 @@ def train(
     who may still win is trained until validation stops improving. All of it takes about budget.search_minutes.
     The same command goes on where an interrupted one stopped.
 
+    With --processes nothing is compared: so many processes train the one method together, each on its share of every
+    batch, and the lines that start them are printed for use elsewhere.
+
     Parameters
     ----------
     spec
         The TOML file with the task and the model; its limits play no part here.
     methods
         Methods to compare, such as --methods finetune,lora; default all that are installed.
+    processes
+        Train finetune in so many processes under torchrun, which share this machine's threads or take a GPU each.
+    spread
+        How they share the model: ddp keeps all of it in each, fsdp a part; auto goes by its size.
     out
-        The run folder; default runs/<name of the spec>-train.
+        The run folder; default runs/<name of the spec>-train, with --processes runs/<name of the spec>-processes.
     overrides
         Replace one key of the spec, as table.key=value; may be given again.
     """
@@ -85,6 +94,8 @@ def train(
 
     names = [name.strip() for given in methods for name in given.split(",") if name.strip()]
     question = Spec.read(spec, overrides)
+    if processes is not None:
+        return _train_together(question, out or Path("runs") / f"{spec.stem}-processes", names, processes, spread)
     folder, console = out or Path("runs") / f"{spec.stem}-train", _console()
     search.chosen_of(names, question)  # a name that is none, before anything is read
     console.print(f"run folder {folder}", highlight=False, markup=False)
@@ -192,12 +203,14 @@ def show(run: Path, /) -> int:
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 
+    Where words are tagged, a text is cut at its white space, and a row may have its words as a list of "tokens".
+
     Parameters
     ----------
     run
         A run folder, or an artifact folder.
     text
-        A text to classify; may be given again. Without it, rows are read from stdin.
+        A text to answer; may be given again. Without it, rows are read from stdin.
     """
     import json
 
@@ -206,11 +219,8 @@ def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative
 
     with artifact.load(run) as predictor:
         for one in text if text else texts(sys.stdin.buffer):
-            answer = predictor.predict([one])[0]
-            print(
-                json.dumps({"text": one, "label": answer.label, "score": round(answer.score, 6)}, ensure_ascii=False),
-                flush=True,
-            )
+            answer = predictor.predict([one])[0].record()
+            print(json.dumps({"text": one, **answer}, ensure_ascii=False), flush=True)
 
 
 @app.command
@@ -290,6 +300,23 @@ def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
     log.keep(decision, out)
     terminal.show(decision, console)
     return 0 if decision.verdict == "met" else 3
+
+
+def _train_together(
+    spec: Spec, out: Path, names: list[str], processes: int, spread: Literal["auto", "ddp", "fsdp"]
+) -> int:
+    from plimsoll.report import trained as report
+    from plimsoll.report.progress import Screen
+    from plimsoll.search import processes as search
+    from plimsoll.search.tune import prepared
+
+    console = _console()
+    move = search.move_of(names, spec, processes)
+    console.print(f"run folder {out}", highlight=False, markup=False)
+    with Screen(console) as screen, prepared(spec, out, screen.show) as (bench, _):
+        trained = search.train(bench, move, processes, spread)
+    report.show(trained, console)
+    return 0
 
 
 def _console() -> Console:

@@ -48,7 +48,8 @@ class Screen:
         """Show one event: `text` and `note` are lines, `done` of `total` moves the bar."""
         stage = str(event.get("stage", ""))
         if "text" in event:
-            self._console.print(escape(str(event["text"])), highlight=False)
+            # no breaks of ours: a line may be a command to copy
+            self._console.print(escape(str(event["text"])), highlight=False, soft_wrap=True)
         elif "done" not in event:
             self._console.print(f"[bold]{escape(stage)}[/bold]  {escape(str(event.get('note', '')))}", highlight=False)
         else:

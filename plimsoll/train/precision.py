@@ -22,18 +22,20 @@ def autocast(precision: Precision, device: str) -> AbstractContextManager[object
     return torch.autocast(device, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def choose(step: Callable[[AbstractContextManager[object]], object], device: str, width: int) -> tuple[Precision, str]:
+def choose(step: Callable[[AbstractContextManager[object]], object], device: str, width: int,
+           slowest: Callable[[float], float] = lambda value: value) -> tuple[Precision, str]:
     """Return the faster of fp32 and bf16 autocast here, and the reason in words.
 
     step: runs one forward and backward pass under the context it is given. `width`: the model's hidden size.
+    `slowest`: the largest of what the processes that train together measured, so that they all choose the same.
     """
-    ratio = _matmul_ratio(device, width)
+    ratio = slowest(_matmul_ratio(device, width))
     if ratio > 2 * _HOPELESS:  # twice: a small product is noisy
         return "fp32", f"fp32: a small bf16 matrix product takes {ratio:.1f} times as long as fp32 here"
     seconds: dict[Precision, float] = {}
     formats: tuple[Precision, Precision] = ("fp32", "bf16")
     for precision in formats * 3:  # the first of each allocates; interleaved, so that a drifting machine moves both
-        elapsed = _seconds(lambda p=precision: step(autocast(p, device)), device)
+        elapsed = slowest(_seconds(lambda p=precision: step(autocast(p, device)), device))
         if precision == "bf16" and elapsed > _HOPELESS * seconds["fp32"]:
             return "fp32", f"fp32: a bf16 step took {elapsed / seconds['fp32']:.1f} times as long"
         seconds[precision] = elapsed if precision not in seconds else min(seconds[precision], elapsed)

@@ -91,6 +91,27 @@ def test_tune_show_predict(
     assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == ["weather", "light"]
 
 
+def test_words_are_tagged_from_texts_and_from_lists(
+    tag_tables: dict[str, Any], spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = null_folder / "runs" / "x"
+    assert cli.run(["tune", str(spec), "--out", str(out), "--set", "task.kind=token-classification"]) == 0
+    assert "entity_f1 100.00%" in capsys.readouterr().out
+    assert cli.run(["predict", str(out), "--text", "x  y light"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["tags"] == ["B-place", "I-place", "O"]
+    assert [(e["label"], e["text"]) for e in answer["entities"]] == [("place", "x y")]
+    lines = b'{"tokens": ["x", "y", "light"]}\n{"text": "music"}\n{"tokens": ["new york"]}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert cli.run(["predict", str(out)]) == 2
+    captured = capsys.readouterr()
+    first, second = map(json.loads, captured.out.splitlines())
+    assert first == {**answer, "text": "x y light"}
+    assert second["words"] == ["music"]
+    assert "line 3: 'new york' among the tokens is not a word" in captured.err
+
+
 def test_not_met_exits_with_three(spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["tune", str(spec), "--out", str(null_folder / "runs" / "x"), "--set", "budget.min_speedup=500"]
     assert cli.run(arguments) == 3
@@ -208,7 +229,8 @@ def test_interrupt_exits_with_130(
 def test_train_refuses_a_method_that_is_none_before_reading_anything(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tmp_path / "spec.toml"
-    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n[model]\nname = "none"\n[budget]\np95_ms = 1\n')
+    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n'
+                    '[model]\nname = "none"\n[budget]\np95_ms = 1\n')
     assert cli.run(["train", str(spec), "--methods", "finetune,loro"]) == 2
     said = capsys.readouterr().err
     assert 'unknown method "loro"' in said
