@@ -105,8 +105,10 @@ def _of_run(folder: Path, report: Report, rows: Path | None, other: Path | None,
         baseline = weights = None
         if them.baseline is not None:
             baseline = _answers(them.baseline, asked, _BASELINE_BATCH, logs / "evaluate-baseline.log", report)
-        if rows is None and _has_own_weights(them.served, them.baseline):
-            weights = _of_weights(them.served, bench)
+        own = them.served.weights
+        # where the baseline serves the same weights as they are, its answers are theirs
+        if rows is None and own is not None and (them.baseline is None or them.baseline.weights != own):
+            weights = Answers(them.served.moves, _of_weights(own, bench))
         forgotten, notes = None, list(them.notes)
         if other is not None:
             forgotten, note = _forgotten(them, bench, other, against, report)
@@ -179,18 +181,13 @@ def _answers(served: Served, asked: Asked, batch: int, log: Path, report: Report
     return Answers(served.says, found.pop(_CLEAN), found)
 
 
-def _has_own_weights(served: Served, baseline: Served | None) -> bool:
-    """Return whether the weights behind the artifact are others than those the baseline serves as they are."""
-    return served.weights is not None and (baseline is None or baseline.weights != served.weights)
-
-
-def _of_weights(served: Served, bench: Bench) -> Answers:
-    """Answer the clean test rows with the weights that the artifact was built from."""
+def _of_weights(model: Path, bench: Bench) -> Logits:
+    """Return what a model folder itself says of the clean test rows, float32 [rows, labels]."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "weights.npy"
-        request = {**work_request(bench, served.weights or Path()), "do": "answers", "split": "test", "out": str(out)}
+        request = {**work_request(bench, model), "do": "answers", "split": "test", "out": str(out)}
         bench.maker().call(request, bench.run.report)
-        return Answers(served.moves, np.load(out))
+        return np.load(out)
 
 
 def _forgotten(them: subject.Subject, bench: Bench, other: Path, against: Sequence[Path], report: Report

@@ -177,7 +177,7 @@ def test_evaluate_prints_what_it_found_and_keeps_both_pages(
     cli.run(["tune", str(spec), "--out", str(out)])
     capsys.readouterr()
     assert cli.run(["evaluate", str(out)]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     for words in ("accuracy 100.00%", "No class of 3 is below the baseline", "calibration error", "Classes", "Slices",
                   "Noise in the texts", "evaluation.md"):
         assert words in printed
