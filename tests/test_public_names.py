@@ -2,8 +2,8 @@
 
 import plimsoll
 
-NAMES = {"Budget", "Decision", "Embedding", "Entity", "Labelling", "Load", "Model", "MultiLabel", "Prediction", "Predictor",
-         "Recipe", "Search", "SentenceSimilarity", "Similarity", "Spec", "Tagging", "Target", "TextClassification",
+NAMES = {"Budget", "Decision", "Embedding", "Entity", "Labelling", "Load", "Model", "MultiLabel", "Prediction",
+         "Predictor", "Recipe", "Search", "SentenceSimilarity", "Similarity", "Spec", "Tagging", "Target", "TextClassification",
          "TokenClassification", "load", "show", "tune"}
 
 
