@@ -68,7 +68,7 @@ def measure(model: torch.nn.Module, batch: Batch, loss: Callable[[torch.nn.Modul
         optimizer.step()
         optimizer.zero_grad()
 
-    known = {"trainable": sum(p.numel() for p in trained), "parameters": sum(p.numel() for p in model.parameters()),
+    known = {"trainable": sum(p.numel() for p in trained), "parameters": sum(_numbers(p) for p in model.parameters()),
              "rows": len(batch.rows), "tokens": batch.input_ids.numel(), "precision": number}
     encoder = model.encoder
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
@@ -90,6 +90,12 @@ def write_without_steps(model: torch.nn.Module, trained: torch.nn.Module, file: 
     found = StepCosts(trainable=trainable, parameters=parameters, peak_mb={"none": memory.peak_mb()},
                       reason="nothing is computed again where no gradient passes the encoder")
     write_atomic(file, found.to_json())
+
+
+def _numbers(parameter: torch.nn.Parameter) -> int:
+    """Return how many numbers a parameter holds; in four bits two of them are packed into a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else packed.shape.numel()
 
 
 def _peak_mb(step: Callable[[], None], encoder: object, policy: recompute.Policy, device: str) -> float:

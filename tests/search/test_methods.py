@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def test_an_interrupted_comparison_goes_on_from_its_finished_probes(compared: tu
         with prepared(spec, folder, lambda event: None) as (bench, machine):
             again = methods.compare(bench, machine, ["finetune", "linear_probe"], 1.0)
     assert {p: p.stat().st_mtime_ns for p in (folder / "probes").iterdir()} == before
-    assert again.model_copy(update={"seconds": found.seconds}) == found
+    assert again.model_copy(update={"seconds": found.seconds}).model_dump(exclude={"machine"}) == found.model_dump(exclude={"machine"})
     record.write_text(kept)
 
 
@@ -128,7 +129,7 @@ def test_the_pages_answer_for_every_loser(compared: tuple[Spec, Path, Comparison
     for method in found.methods:
         assert method.move.name().replace("_", "\\_") in page
     assert "Why not" in page
-    console = Console(width=220, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=220, record=True, file=io.StringIO())
     report.show(found, console)
     shown = console.export_text()
     assert found.questions[0][:40] in shown

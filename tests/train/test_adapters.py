@@ -84,10 +84,12 @@ def test_the_encoders_own_weights_are_frozen(kind: str, tiny: Path) -> None:
 
 
 def test_matrices_in_four_bits_take_an_eighth(tiny: Path) -> None:
+    from bitsandbytes.nn import Linear4bit
+
     model: Any = encoder.start(tiny, TASK, 3)
     before = sum(p.numel() * p.element_size() for p in model.encoder.encoder.parameters() if p.ndim == 2)
     KINDS["qlora"](model)
-    packed = [m.weight for m in model.modules() if type(m).__name__ == "Linear4bit"]
+    packed = [m.weight for m in model.modules() if isinstance(m, Linear4bit)]
     assert sum(p.numel() * p.element_size() for p in packed) == before / 8
 
 
