@@ -27,7 +27,7 @@ from plimsoll.core.parts import Move, Runtime
 from plimsoll.core.spec import Recipe, Spec
 from plimsoll.core.trial import Trial
 from plimsoll.search import predict, space, students, tune
-from plimsoll.search.attempt import Bench, attempt, correct, scores
+from plimsoll.search.attempt import Bench, attempt, evidence, scores
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS, REQUESTS = 12, 80
@@ -106,7 +106,7 @@ def delta(trial: Trial, base: Trial, bench: Bench):
             contestant = bench.enter(t.id, Path(t.artifact))
             scores(contestant, t.id, "test", bench)
             contestant.pause()
-    return paired_difference(correct(base.id, "test", bench), correct(trial.id, "test", bench))
+    return paired_difference(evidence(base.id, "test", bench), evidence(trial.id, "test", bench))
 
 
 def raced(trials: Sequence[Trial], bench: Bench, rounds: int = ROUNDS, requests: int = REQUESTS):

@@ -6,33 +6,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plimsoll.core.artifact import Prediction, Predictor
+    from plimsoll.core.artifact import Predictor
     from plimsoll.core.decision import Decision
+    from plimsoll.core.prediction import Embedding, Entity, Labelling, Prediction, Similarity, Tagging
     from plimsoll.core.spec import Budget, Load, Model, Recipe, Search, Spec, Target
+    from plimsoll.tasks.multi_label import MultiLabel
+    from plimsoll.tasks.sentence_similarity import SentenceSimilarity
     from plimsoll.tasks.text_classification import TextClassification
+    from plimsoll.tasks.token_classification import TokenClassification
 
 __all__ = [
     "Budget",
     "Decision",
+    "Embedding",
+    "Entity",
+    "Labelling",
     "Load",
     "Model",
+    "MultiLabel",
     "Prediction",
     "Predictor",
     "Recipe",
     "Search",
+    "SentenceSimilarity",
+    "Similarity",
     "Spec",
+    "Tagging",
     "Target",
     "TextClassification",
+    "TokenClassification",
     "load",
     "show",
     "tune",
 ]
 
 _HOME = {
-    "Prediction": "core.artifact",
+    **dict.fromkeys(("Embedding", "Entity", "Labelling", "Prediction", "Similarity", "Tagging"), "core.prediction"),
     "Predictor": "core.artifact",
     "Decision": "core.decision",
+    "MultiLabel": "tasks.multi_label",
+    "SentenceSimilarity": "tasks.sentence_similarity",
     "TextClassification": "tasks.text_classification",
+    "TokenClassification": "tasks.token_classification",
     **dict.fromkeys(("Budget", "Load", "Model", "Recipe", "Search", "Spec", "Target"), "core.spec"),
 }
 

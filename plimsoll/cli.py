@@ -107,6 +107,46 @@ def train(
 
 
 @app.command
+def evaluate(
+    target: Path,
+    /,
+    *,
+    other: Path | None = None,
+    against: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
+    rows: Path | None = None,
+    out: Path | None = None,
+) -> int:
+    """Look at what a run hands over from every side, asked as a server would ask it: evaluation.json, evaluation.md.
+
+    Quality with its bounds beside the baseline, by class and by slice; flips; calibration; typos, casing and
+    truncation; and with --other what tuning made the model forget. Nothing is flagged that noise explains.
+
+    Parameters
+    ----------
+    target
+        A finished run of tune or train, or an artifact folder.
+    other
+        Rows of another task (a text and a label each), to see what the base model could do and the tuned one cannot.
+    against
+        Another run of the same base model, whose forgetting is put in order with this one's; may be given again.
+    rows
+        Labelled rows to ask in place of the run's test rows.
+    out
+        Where to write; default the run folder, or runs/<name>-evaluation for an artifact.
+    """
+    from plimsoll.report import evaluation as report
+    from plimsoll.report.progress import Screen
+    from plimsoll.search.evaluate import evaluate as search
+
+    console = _console()
+    with Screen(console) as screen:
+        found = search(target, screen.show, out=out, rows=rows, other=other, against=against)
+    report.keep(found)
+    report.show(found, console)
+    return 0
+
+
+@app.command
 def finish(run: Path, /) -> int:
     """End an interrupted search and decide from what it has: the best artifact so far, certified as any other.
 
@@ -117,16 +157,9 @@ def finish(run: Path, /) -> int:
     run
         The run folder.
     """
-    from plimsoll.core.errors import RunError
-    from plimsoll.core.spec import Spec
-    from plimsoll.search.run import SPEC_RECORD
+    from plimsoll.search.run import asked
 
-    if not (run / SPEC_RECORD).exists():
-        raise RunError(f"{run} holds no run", "give the folder that plimsoll tune printed")
-    import json
-
-    spec = Spec.parse(json.loads((run / SPEC_RECORD).read_text())["spec"], str(run / SPEC_RECORD))
-    return _tune(spec, run, ending=True)
+    return _tune(asked(run), run, ending=True)
 
 
 @app.command
@@ -170,12 +203,14 @@ def show(run: Path, /) -> int:
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 
+    Where words are tagged, a text is cut at its white space, and a row may have its words as a list of "tokens".
+
     Parameters
     ----------
     run
         A run folder, or an artifact folder.
     text
-        A text to classify; may be given again. Without it, rows are read from stdin.
+        A text to answer; may be given again. Without it, rows are read from stdin.
     """
     import json
 
@@ -184,11 +219,8 @@ def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative
 
     with artifact.load(run) as predictor:
         for one in text if text else texts(sys.stdin.buffer):
-            answer = predictor.predict([one])[0]
-            print(
-                json.dumps({"text": one, "label": answer.label, "score": round(answer.score, 6)}, ensure_ascii=False),
-                flush=True,
-            )
+            answer = predictor.predict([one])[0].record()
+            print(json.dumps({"text": one, **answer}, ensure_ascii=False), flush=True)
 
 
 @app.command

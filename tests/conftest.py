@@ -55,3 +55,20 @@ def null_tables(null_folder: Path) -> dict[str, Any]:
         "target": {"threads": 1, "runtimes": ["null"], "baseline": {"runtime": "null", "delay_ms": 1.5}},
         "search": {"moves": []},
     }
+
+
+@pytest.fixture
+def tag_tables(null_folder: Path, null_tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a spec over `null_folder` whose words are tagged O, B-place, I-place by their number.
+
+    The null runtime answers each token by its id modulo 3.
+    """
+    tags = ("O", "B-place", "I-place")
+    (null_folder / "model" / "labels.json").write_text(json.dumps(tags))
+    known = json.loads((null_folder / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+    for split in ("train", "test"):
+        texts = [json.loads(line)["text"].split() for line in (null_folder / f"{split}.jsonl").read_text().splitlines()]
+        rows = [{"tokens": words[: 3 + i % 3], "tags": [tags[known[w] % 3] for w in words[: 3 + i % 3]]}
+                for i, words in enumerate(texts)]
+        (null_folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return {**null_tables, "task": {**null_tables["task"], "kind": "token-classification"}}

@@ -2,8 +2,11 @@
 
 import plimsoll
 
-NAMES = {"Budget", "Decision", "Load", "Model", "Prediction", "Predictor", "Recipe", "Search", "Spec", "Target",
-         "TextClassification", "load", "show", "tune"}
+NAMES = {
+    "Budget", "Decision", "Embedding", "Entity", "Labelling", "Load", "Model", "MultiLabel", "Prediction",
+    "Predictor", "Recipe", "Search", "SentenceSimilarity", "Similarity", "Spec", "Tagging", "Target",
+    "TextClassification", "TokenClassification", "load", "show", "tune",
+}
 
 
 def test_the_public_names_are_these() -> None:

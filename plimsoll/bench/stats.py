@@ -20,6 +20,7 @@ from plimsoll.core.record import Measurement
 Floats = NDArray[np.float64]
 
 _FEWEST_ROUNDS = 4
+_RESAMPLES = 2000
 _ELEMENTS_AT_ONCE = 4_000_000  # bounds the bootstrap's working memory to some tens of MB
 
 
@@ -108,6 +109,51 @@ def paired_difference(
     # the lower bound is the upper bound of the swapped comparison, which makes swapping exactly antisymmetric
     low, high = -_score_bound(lost, gained, n, z), _score_bound(gained, lost, n, z)
     return _measurement((gained - lost) / n, low, high, confidence, n, "accuracy")
+
+
+def quality(evidence: NDArray[Any], value: Callable[[NDArray[Any]], float], unit: str, confidence: float = 0.95
+            ) -> Measurement:
+    """Return a task's metric of rows with bounds EACH one-sided at `confidence`.
+
+    evidence: bool [rows], and then this is `proportion`; or float64 [rows, sums], resampled row by row (as in
+    `bootstrap_difference`) and mapped to the metric by `value`: `core.parts.Task.evidence`. At least two rows.
+    """
+    if evidence.dtype == bool:
+        return proportion(int(evidence.sum()), len(evidence), confidence, unit)
+    low, high = _expanded_percentiles(_resampled(evidence, value), confidence, len(evidence))
+    return _measurement(value(evidence), low, high, confidence, len(evidence), unit)
+
+
+def quality_difference(baseline: NDArray[Any], candidate: NDArray[Any], value: Callable[[NDArray[Any]], float],
+                       unit: str, confidence: float = 0.95) -> Measurement:
+    """Return a task's metric of the candidate minus that of the baseline, paired by row, bounds as in `quality`.
+
+    baseline, candidate: evidence of the same rows. Of bool rows it is `paired_difference`. Resampling cannot show rows
+    that differ and were not drawn, so other bounds are never narrower than those of `paired_difference` for as many
+    rows without a disagreement: agreement on few rows proves little.
+
+    Raises ValueError for evidence of other shapes.
+    """
+    if baseline.shape != candidate.shape:
+        raise ValueError(f"need evidence of the same rows, got {baseline.shape=}, {candidate.shape=}")
+    if baseline.dtype == bool:
+        return paired_difference(baseline, candidate, confidence).model_copy(update={"unit": unit})
+    n = len(baseline)
+    draws = _resampled(candidate, value) - _resampled(baseline, value)  # the same rows are drawn for both
+    low, high = _expanded_percentiles(draws, confidence, n)
+    found = value(candidate) - value(baseline)
+    unseen = NormalDist().inv_cdf(confidence) ** 2
+    reach = unseen / (n + unseen)
+    return _measurement(found, min(low, found - reach), max(high, found + reach), confidence, n, unit)
+
+
+def row_variance(difference: Measurement) -> float:
+    """Return the variance of one row's part in a difference, from its bounds: what is left of it among n rows is 1 / n.
+
+    Of right and wrong answers this is about the share of rows on which exactly one of the two is right.
+    """
+    spread = (difference.high - difference.low) / 2 / NormalDist().inv_cdf(difference.confidence)
+    return difference.n * spread**2
 
 
 def rows_to_certify(
@@ -232,6 +278,14 @@ def drift(blocks: Sequence[ArrayLike]) -> float:
     if not medians or min(medians) <= 0:
         raise ValueError(f"need at least one round with a median above zero, got {medians}")
     return max(medians) / min(medians)
+
+
+def _resampled(evidence: NDArray[Any], value: Callable[[NDArray[Any]], float]) -> Floats:
+    """Return the metric of as many rows drawn with replacement, again and again; always the same rows."""
+    rng, n = np.random.default_rng(0), len(evidence)
+    if n < 2:
+        raise ValueError(f"need at least two rows to draw from, got {n}")
+    return np.array([value(evidence[rng.integers(0, n, n)]) for _ in range(_RESAMPLES)])
 
 
 def _measurement(value: float, low: float, high: float, confidence: float, n: int, unit: str) -> Measurement:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plimsoll.core import artifact
+from plimsoll.core import artifact, ragged
 from plimsoll.core.memory import peak_mb
 from plimsoll.core.parts import Event
 
@@ -26,14 +26,14 @@ class Bench:
         self.batch = batch
         self._texts: dict[str, list[str]] = {}
         self._logits: dict[str, dict[int, Any]] = {}
-        first = self.predictor.session.logits
+        first = self.predictor.logits
         self._last: Any = None
 
-        def remember(input_ids: Any) -> Any:  # one assignment beside the call, so the clock sees the real path
-            self._last = out = first(input_ids)
+        def remember(texts: Any) -> Any:  # one assignment beside the call, so the clock sees the real path
+            self._last = out = first(texts)
             return out
 
-        self.predictor.session.logits = remember  # type: ignore[method-assign]
+        self.predictor.logits = remember  # type: ignore[method-assign]
 
     def read(self, split: str, file: Path) -> None:
         """Take the texts of a split from jsonl."""
@@ -71,24 +71,30 @@ class Bench:
         return 10
 
     def score(self, split: str, out: Path, report: Callable[[Event], None]) -> None:
-        """Answer the rows not yet answered, as they are served, and write all logits: float32 [rows, labels] .npy."""
+        """Answer the rows not yet answered, as they are served, and write all logits as .npy.
+
+        float32 [rows, labels], or [rows, most words, labels] where words are answered: `core.ragged`.
+        """
         texts, logits = self._texts[split], self._logits[split]
         missing = [r for r in range(len(texts)) if r not in logits]
         for i in range(0, len(missing), 50 * self.batch):
             self.time(split, missing[i : i + 50 * self.batch])
             report({"stage": "score", "done": len(texts) - len(missing) + i, "total": len(texts)})
-        np.save(out, np.stack([logits[r] for r in range(len(texts))]))
+        np.save(out, ragged.stacked([logits[r] for r in range(len(texts))]))
 
     def invariance(self, split: str, rows: list[int]) -> dict[str, Any]:
         """Compare each row alone with the same row among others of mixed length (batches of 8)."""
         ids = self.predictor.encode([self._texts[split][r] for r in rows])
-        session = self.predictor.session
-        alone = np.concatenate([session.logits([one]) for one in ids])
-        mixed = np.concatenate([session.logits(ids[i : i + 8]) for i in range(0, len(ids), 8)])
+        session, lengths = self.predictor.session, [len(one) for one in ids]
+        alone = ragged.joined([session.logits([one]) for one in ids])
+        mixed = ragged.joined([session.logits(ids[i : i + 8]) for i in range(0, len(ids), 8)])
+        decided = (self.predictor.artifact.task.decisions(answers) for answers in (alone, mixed))
+        changed = np.not_equal(*decided).reshape(len(rows), -1)
+        apart = ragged.flat(alone, lengths) - ragged.flat(mixed, lengths)
         return {
             "rows": len(rows),
-            "flips": int(np.sum(alone.argmax(1) != mixed.argmax(1))),
-            "largest_logit_difference": float(np.abs(alone - mixed).max()),
+            "flips": int(changed.any(axis=1).sum()),
+            "largest_logit_difference": float(np.abs(apart).max()),
         }
 
     def lengths(self, split: str) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import RunError, Unsupported
 from plimsoll.core.find import AnyRuntime, AnyTask
 from plimsoll.core.parts import Session
 from plimsoll.core.record import Measurement, Record
-from plimsoll.core.spelling import Spelling
+from plimsoll.core.spelling import PAIR, Spelling
 
 ARTIFACT_RECORD = "artifact.json"
 
@@ -62,17 +62,8 @@ class Artifact(Record):
     """Digest of the machine the numbers were measured on."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The answer to one text."""
-
-    label: str
-    score: float
-    """Softmax probability of the label."""
-
-
 class Predictor:
-    """An opened artifact: texts in, labels out. Use as a context manager, or call `close`.
+    """An opened artifact: texts in, answers out. Use as a context manager, or call `close`.
 
     Threads may share one; their calls run one after the other.
     """
@@ -86,20 +77,49 @@ class Predictor:
         self.session: Session = artifact.runtime.open(folder)
         self._asked = threading.Lock()  # sessions write a row into one place and read the answer from another
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Return one Prediction per text, in order; an empty list for no texts."""
-        return [self._prediction(row) for row in self.logits(texts)] if texts else []
+    def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
+        """Return the task's answer to each text, in order, as `plimsoll.core.prediction` has it; [] for no texts.
 
-    def _prediction(self, logits: NDArray[np.float32]) -> Prediction:
-        best = int(logits.argmax())
-        # the softmax of the largest logit, shifted by it so that nothing overflows
-        return Prediction(self.artifact.labels[best], float(1 / np.exp(logits - logits[best]).sum()))
+        A text whose words are tagged is cut at its white space, or is given as a list of words. Where texts are
+        compared, one gives its embedding and a list of two their similarity.
+        """
+        if not texts:
+            return []
+        task, labels, written = self.artifact.task, self.artifact.labels, [self._written(t) for t in texts]
+        if task.texts > 1 and len({PAIR in text for text in written}) > 1:
+            return [answer for text in texts for answer in self.predict([text])]
+        return [task.prediction(row, t, labels) for row, t in zip(self.logits(written), written, strict=True)]
+
+    def _written(self, text: str | Sequence[str]) -> str:
+        task = self.artifact.task
+        if isinstance(text, str):
+            return " ".join(text.split()) if task.per_token else text
+        if task.per_token:
+            if odd := [word for word in text if word.split() != [word]]:
+                raise ValueError(f"need words without white space in them, got {odd[0]!r:.60}")
+            return " ".join(text)
+        if task.texts == 1 or len(text) != task.texts:
+            wanted = "a text" if task.texts == 1 else f"a text, or a list of {task.texts}"
+            raise TypeError(f"need {wanted}, got {text!r:.60}")
+        return PAIR.join(text)
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return float32 [texts, labels]."""
-        ids = self.encode(texts)
+        """Return float32 [texts, labels].
+
+        [texts, most words, labels] where words are tagged: `core.ragged`; [rows, texts, labels] for rows of several
+        texts, with `core.spelling.PAIR` between these; not mixed with others.
+        """
+        task = self.artifact.task
+        if task.per_token:
+            spelled = [self._spelling.words(text) for text in texts]
+            with self._asked:
+                answers = self.session.logits([ids for ids, _ in spelled])
+            return ragged.of_words(answers, [places for _, places in spelled])
+        single = [part for text in texts for part in text.split(PAIR)] if task.texts > 1 else texts
+        ids = self.encode(single)
         with self._asked:
-            return self.session.logits(ids)
+            answers = self.session.logits(ids)
+        return answers if len(single) == len(texts) else answers.reshape(len(texts), task.texts, -1)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included, cut at the artifact's longest input."""

@@ -23,6 +23,6 @@ def peak_mb() -> float:
 
 
 def reset_peak() -> None:
-    """Let the peak begin at what is taken now, where the kernel can (Linux, `man 5 proc`, clear_refs); else leave it."""
+    """Let the peak begin at what is taken now, where the kernel can (Linux, proc(5), clear_refs); else leave it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -67,6 +67,9 @@ class Work:
     """Folder in which a move that trains keeps its state, and finds that of a run that was killed; None keeps none."""
     costs: Path | None = None
     """File to which a move that trains writes what its steps cost, before it takes the first; None measures nothing."""
+    incidents: Path | None = None
+    """File to which a move that trains adds a JSON line for every step that was not finite or far too large; None keeps
+    none."""
     rank: int = 0
     """Which of the processes that train together this one is; the first alone writes models and reports."""
     ranks: int = 1
@@ -121,7 +124,10 @@ class Session(ABC):
 
     @abstractmethod
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels] for unpadded token ids; the session pads as it needs."""
+        """Return float32 [rows, labels] for unpadded token ids; the session pads as it needs.
+
+        For a task that is answered per token: [rows, longest, labels], NaN past the end of a row (`core.ragged`).
+        """
 
     def close(self) -> None:  # noqa: B027 - most sessions hold nothing that goes away with them only when told
         """Give back what the session holds."""
@@ -191,32 +197,63 @@ class Task(Part, ABC):
     """What the model is for: rows to labels, the head, the loss and the metric. The spec's [task] table."""
 
     metric: ClassVar[str]
-    """Name of the headline metric, higher is better, in [0, 1]."""
+    """Name of the headline metric, higher is better, at most 1."""
+
+    per_token: ClassVar[bool] = False
+    """Whether the head answers every token and a row's answer is one for each word, not one for the whole row."""
+
+    texts: ClassVar[int] = 1
+    """Texts in a row. The head answers each text by itself; a row's answer is then [texts, labels]."""
 
     @abstractmethod
     def read(self, split: Literal["train", "validation", "test"]) -> Any:
         """Return the rows of one split as `plimsoll.data.rows.Rows`, or None when the spec names no such file."""
 
+    def classes(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return what the outputs stand for, in their order, given the names that occur in the train rows' labels."""
+        return tuple(sorted(names))
+
     @abstractmethod
     def head(self, hidden_size: int, labels: int) -> Any:
-        """Return the torch module that maps (hidden [batch, length, hidden], mask [batch, length]) to logits."""
+        """Return the torch module that maps (hidden [batch, length, hidden], mask [batch, length]) to outputs.
+
+        float [batch, labels], or [batch, length, labels] where the task is answered per token.
+        """
 
     @abstractmethod
-    def correct(self, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which rows are right: bool [rows]."""
+    def loss(self, outputs: Any, targets: Any, smoothing: float) -> Any:
+        """Return the scalar that training minimises, a mean over answers.
 
-    def evidence(
-        self, outputs: NDArray[np.float32], targets: NDArray[np.int64]
-    ) -> NDArray[np.bool_] | NDArray[np.float64]:
-        """Return what each row says of the quality: bool [rows], or float64 [rows, sums] that `value` adds up."""
-        return self.correct(outputs, targets)
+        outputs: float32 torch tensor [answers, labels], one for each row, for each text of the rows in turn, or for
+        each real token of the rows; targets: of `plimsoll.data.rows.targets`, one for each row or token.
+        smoothing: probability a target shares out.
+        """
+
+    @abstractmethod
+    def evidence(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.bool_] | NDArray[np.float64]:
+        """Return what each row says of the quality: bool [rows], or float64 [rows, sums] that `value` adds up.
+
+        outputs: float32 [rows, labels]; or [rows, words, labels] with NaN where there is no word or none was seen; or
+        [rows, texts, labels].
+        """
 
     def value(self, evidence: NDArray[Any]) -> float:
         """Return the headline metric of rows from their evidence."""
         return float(np.mean(evidence))
 
+    def decisions(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
+        """Return what is answered, as something that two artifacts can be compared by: [rows, ...]."""
+        return outputs.argmax(axis=-1)
+
+    def log_probabilities(self, outputs: Any) -> Any:
+        """Return the logs of the probabilities that outputs (a torch tensor, labels last) stand for.
+
+        The sum of exp(p) * (p - q) over the last axis is the KL divergence of two of them.
+        """
+        return outputs.log_softmax(dim=-1)
+
     def expected_change(
-        self, reference: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[np.int64]
+        self, reference: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[Any]
     ) -> NDArray[np.float64] | None:
         """Return per row how much likelier to be right these answers are than a reference's, float64 [rows].
 
@@ -226,5 +263,12 @@ class Task(Part, ABC):
         return None
 
     @abstractmethod
-    def score(self, logits: NDArray[np.float32], targets: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
+    def score(self, logits: NDArray[np.float32], targets: NDArray[Any], labels: Sequence[str]) -> dict[str, Any]:
         """Return every metric of the task by name; the headline one under `metric`."""
+
+    @abstractmethod
+    def prediction(self, outputs: NDArray[np.float32], text: str, labels: Sequence[str]) -> Any:
+        """Return the answer to one text as `plimsoll.core.prediction` has it.
+
+        outputs: float32 [labels], or [words, labels] for the words of the text, cut at its spaces, or [texts, labels].
+        """

@@ -12,6 +12,10 @@ _KNOWN_WORDS = 20_000
 _LONGEST_WORD = 40
 """Characters; together with the number of words this bounds what the memory of words can grow to, some 5 MB."""
 
+PAIR = "\x1f"
+"""Stands between the two texts of a row: the unit separator, which no text has inside."""
+
+_WORD = re.compile(r"\S+")
 _PIECES = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
 
 
@@ -48,6 +52,24 @@ class Spelling:
             return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts))]
         # encode_batch starts the tokenizer's thread pool, which costs more than one text
         return [self._one(text) if self._by_word else self._tokenizer.encode(text).ids for text in texts]
+
+    def words(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the token ids of a text, as `ids` does, and for each of its words the place of its first token.
+
+        A word is what stands between white space; one that has no token, or none before the cut, is at -1.
+        """
+        if not self._by_word:
+            encoding = self._tokenizer.encode(text)
+            return encoding.ids, first_tokens(text, encoding.offsets)
+        known, start = self._known, len(self._before)
+        inside: list[int] = []
+        places: list[int] = []
+        for word in text.split():
+            ids = known.get(word)
+            ids = self._spelled(word) if ids is None else ids
+            places.append(start + len(inside) if ids and len(inside) < self._room else -1)
+            inside += ids
+        return [*self._before, *inside[: self._room], *self._after], places
 
     def _one(self, text: str) -> list[int]:
         known = self._known
@@ -98,6 +120,23 @@ class Spelling:
 
     def _asked(self, word: str) -> list[int]:
         return self._tokenizer.encode(word, add_special_tokens=False).ids
+
+
+def first_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Return for each word of a text, cut at white space, the place of its first token, or -1 where it has none.
+
+    offsets: of each token, the characters it stands for, from and to; (0, 0) for special ones. A token belongs to the
+    word of its last character, since some tokenizers count the space before a word to its first token.
+    """
+    words = [(m.start(), m.end()) for m in _WORD.finditer(text)]
+    places = [-1] * len(words)
+    at = 0
+    for place, (start, end) in enumerate(offsets):
+        while at < len(words) and end > words[at][1]:
+            at += 1
+        if start < end and at < len(words) and end > words[at][0] and places[at] < 0:
+            places[at] = place
+    return places
 
 
 def _by_word(tokenizer: dict[str, Any]) -> bool:

@@ -66,6 +66,11 @@ class Store:
                 shutil.rmtree(work, ignore_errors=True)
         return folder
 
+    def there(self, kind: str, key: dict[str, Any]) -> Path | None:
+        """Return the folder of an entry when it is there and whole, else None; nothing is made."""
+        folder = self.root / kind / digest(key)
+        return folder if _whole(folder) else None
+
     def unfinished(self, kind: str, key: dict[str, Any]) -> Path:
         """Return a folder for the state of an entry being made, which outlives a killed process.
 
@@ -77,7 +82,7 @@ class Store:
         """Remove what processes that are gone left half-written."""
         for left in (self.root / ".tmp").glob("*-*"):
             pid = left.name.partition("-")[0]
-            if pid.isdigit() and not _alive(int(pid)):
+            if pid.isdigit() and not alive(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
 
 
@@ -148,7 +153,8 @@ def _jsonable(key: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(key, default=plain))
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Return whether there is a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

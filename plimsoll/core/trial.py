@@ -38,7 +38,9 @@ class Trial(Record):
     expected_delta: Measurement | None = None
     """The same difference as the baseline's calibrated probabilities expect it: less noise, some bias."""
     disagreement: float | None = None
-    """Share of validation rows on which exactly one of artifact and baseline is right."""
+    """Share of validation rows on which artifact and baseline differ: exactly one is right, or one finds more."""
+    variance: float | None = None
+    """Of one row's part in the difference, for a metric that is no mean of right answers; None: the disagreement."""
     quality: Measurement | None = None
     """The task's metric on the test rows; only for the baseline and trials that were certified or tried to be."""
     quality_delta: Measurement | None = None

@@ -18,7 +18,7 @@ from plimsoll.core.errors import DataError, ModelError, RunError
 from plimsoll.core.parts import Task
 from plimsoll.core.record import Record, digest
 from plimsoll.data.read import files, read
-from plimsoll.data.rows import Rows
+from plimsoll.data.rows import PAIR, Label, Rows, from_json, names, targets, to_json
 from plimsoll.data.split import same_text, stratified
 
 Split = Literal["train", "validation", "test"]
@@ -60,10 +60,9 @@ class DataReport(Record):
         """Return the report as a few plain lines for the terminal."""
         rows = ", ".join(f"{self.rows[s]:,} {s}{' (cut from train)' if s in self.cut else ''}" for s in SPLITS)
         each = self.class_rows
-        lines = [
-            f"{rows} rows; {self.classes} classes with {each['min']:,.0f} to {each['max']:,.0f} train rows each"
-            f" (median {each['median']:,.0f})"
-        ]
+        classes = (f"; {self.classes} classes with {each['min']:,.0f} to {each['max']:,.0f} train rows each"
+                   f" (median {each['median']:,.0f})") if self.classes else ""
+        lines = [f"{rows} rows{classes}"]
         if self.lengths:
             lines.append("tokens in a test text: " + ", ".join(f"{k} {v:,.0f}" for k, v in self.lengths.items()))
         lines += [f"note: {note}" for note in self._notes()] + [f"warning: {warning}" for warning in self.warnings]
@@ -90,17 +89,16 @@ class Dataset:
     """The prepared data of a run."""
 
     labels: tuple[str, ...]
-    """Class names, sorted; a target is an index into them."""
+    """Class names in the order that the task gives them; a target is an index into them."""
     train: Rows
     validation: Rows
     test: Rows
     report: DataReport
 
     def targets(self, split: Split) -> NDArray[np.int64]:
-        """Return the class index of each row of a split, int64 [rows]."""
-        index = {label: i for i, label in enumerate(self.labels)}
+        """Return the labels of a split as numbers: the class index of each row, int64 [rows], or `rows.targets`."""
         rows: Rows = getattr(self, split)
-        return np.array([index[label] for label in rows.labels], dtype=np.int64)
+        return targets(rows.labels, self.labels)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -108,10 +106,8 @@ class Dataset:
         record = DataReport.from_file(folder / "report.json")
         try:
             labels = tuple(json.loads((folder / "labels.json").read_text(encoding="utf-8")))
-            train, validation, test = (
-                read(str(folder / f"{split}.jsonl"), split=split, text="text", label="label") for split in SPLITS
-            )
-        except (OSError, ValueError, DataError) as e:
+            train, validation, test = (_kept(folder / f"{split}.jsonl") for split in SPLITS)
+        except (OSError, ValueError, KeyError, TypeError) as e:
             raise RunError(f"{folder} is not a whole prepared data set: {e}", "delete the folder and run again") from e
         return cls(labels, train, validation, test, record)
 
@@ -121,17 +117,25 @@ class Dataset:
             rows: Rows = getattr(self, split)
             with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as f:
                 for text, label in zip(rows.texts, rows.labels, strict=True):
-                    f.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
+                    f.write(json.dumps(to_json(text, label), ensure_ascii=False) + "\n")
         (folder / "labels.json").write_text(json.dumps(self.labels, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "report.json").write_text(self.report.to_json(), encoding="utf-8")
+
+
+def _kept(file: Path) -> Rows:
+    """Return the rows of a file that was written here."""
+    # not splitlines: it also cuts at U+2028 and U+0085, which JSON lets stand inside a text
+    lines = file.read_text(encoding="utf-8").split("\n")
+    rows = [from_json(json.loads(line)) for line in lines if line]
+    return Rows(tuple(text for text, _ in rows), tuple(label for _, label in rows), str(file))
 
 
 def prepare(task: Task, out: Path, seed: int, tokenizer_json: Path | None = None) -> Dataset:
     """Read the splits of a task, cut what is missing from train, check them, and write them to `out`.
 
     A missing test split is a fifth of train, a missing validation split a tenth of what is left, at most about 2,000
-    rows; both stratified. `out` gets train.jsonl, validation.jsonl, test.jsonl (text, label), labels.json (sorted)
-    and report.json. `tokenizer_json` adds the token counts to the report.
+    rows; both stratified. `out` gets train.jsonl, validation.jsonl, test.jsonl (`rows.to_json`), labels.json (in the
+    task's order) and report.json. `tokenizer_json` adds the token counts to the report.
 
     Raises DataError for rows that cannot be read, fewer than two classes, a label that train does not have, and too
     few rows to cut from; ModelError for a tokenizer.json that is none.
@@ -149,11 +153,12 @@ def prepare(task: Task, out: Path, seed: int, tokenizer_json: Path | None = None
     _need_classes(as_read, train)
     if validation is None:
         train, validation = _cut(train, "validation", min(_VALIDATION_SHARE, _VALIDATION_ROWS / len(train)), seed)
-    _need_known_labels("validation", validation, train, as_read)
-    _need_known_labels("test", test, train, as_read)
+    classes = task.classes(train.names())
+    _need_known_labels("validation", validation, classes, as_read)
+    _need_known_labels("test", test, classes, as_read)
     lengths = {} if tokenizer_json is None else _percentiles(measure_lengths(test.texts, tokenizer_json))
     dataset = Dataset(
-        tuple(sorted(set(train.labels))),
+        classes,
         train,
         validation,
         test,
@@ -174,10 +179,10 @@ def part(folder: Path, out: Path, train_rows: int, validation_rows: int, seed: i
         if count >= len(rows):
             return rows
         rest, taken = stratified(rows, count / len(rows), seed)
-        alone = set(rest.labels) - set(taken.labels)  # classes of one text
-        left = [i for i, label in enumerate(rest.labels) if label in alone]
-        return Rows(taken.texts + tuple(rest.texts[i] for i in left), taken.labels + tuple(rest.labels[i] for i in left),
-                    rows.source)
+        alone = rest.names().keys() - taken.names().keys()  # classes of one text
+        left = [i for i, label in enumerate(rest.labels) if names(label) & alone]
+        texts, labels = (tuple(column[i] for i in left) for column in (rest.texts, rest.labels))
+        return Rows(taken.texts + texts, taken.labels + labels, rows.source)
 
     train, validation = some(whole.train, train_rows), some(whole.validation, validation_rows)
     Dataset(whole.labels, train, validation, whole.test, whole.report)._write(out)
@@ -192,13 +197,13 @@ def report(
     lengths: dict[str, float] | None = None,
 ) -> DataReport:
     """Return what there is to know about three splits; `as_read` is train before any row was left out."""
-    per_class = Counter(train.labels)
+    per_class = train.names()
     splits = dict(zip(SPLITS, (train, validation, test), strict=True))
-    labels_of: dict[str, set[str]] = {}
+    labels_of: dict[str, set[Label]] = {}
     for rows in (as_read, validation, test):
         for text, label in zip(rows.texts, rows.labels, strict=True):
             labels_of.setdefault(same_text(text), set()).add(label)
-    counts = np.array(list(per_class.values()))
+    counts = np.array(list(per_class.values()) or [0])
     test_rows_in_validation = _standing_in(test, _texts(validation))
     return DataReport(
         rows={split: len(rows) for split, rows in splits.items()},
@@ -217,7 +222,9 @@ def report(
 
 
 def measure_lengths(texts: Sequence[str], tokenizer_json: Path) -> NDArray[np.int64]:
-    """Return the number of tokens of each text, int64 [texts], special tokens included and nothing cut.
+    """Return the number of tokens of each text, or of a row's two together, int64 [texts].
+
+    Special tokens are included and nothing is cut.
 
     Raises ModelError when the file is no tokenizer.
     """
@@ -232,7 +239,7 @@ def measure_lengths(texts: Sequence[str], tokenizer_json: Path) -> NDArray[np.in
     lengths = [
         len(encoding.ids)
         for start in range(0, len(texts), _CHUNK)  # encodings are large: not all at once
-        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + _CHUNK]))
+        for encoding in tokenizer.encode_batch_fast([t.replace(PAIR, " ") for t in texts[start : start + _CHUNK]])
     ]
     return np.array(lengths, dtype=np.int64)
 
@@ -271,13 +278,15 @@ def _without(rows: Rows, texts: Collection[str]) -> Rows:
 
 
 def _need_classes(as_read: Rows, train: Rows) -> None:
-    labels = sorted(set(as_read.labels))
+    labels = sorted(as_read.names())
+    if not labels and len({label for label in as_read.labels if isinstance(label, float)}) > 1:
+        return  # scores, which have no classes
     if len(labels) < 2:
         raise DataError(
-            f'{as_read.source} has one class only, "{labels[0]}"',
+            f"{as_read.source} has one class only, {_names(labels) or 'and that is none'}",
             "a classifier needs two; check that label = names the right column",
         )
-    if len(set(train.labels)) < 2:
+    if len(train.names()) < 2:
         raise DataError(
             f"{len(as_read) - len(train):,} of {len(as_read):,} train rows of {as_read.source} also stand "
             "in test; without them, fewer than two classes are left",
@@ -285,11 +294,11 @@ def _need_classes(as_read: Rows, train: Rows) -> None:
         )
 
 
-def _need_known_labels(split: Split, rows: Rows, train: Rows, as_read: Rows) -> None:
-    unknown = sorted(set(rows.labels) - set(train.labels))
+def _need_known_labels(split: Split, rows: Rows, classes: Sequence[str], as_read: Rows) -> None:
+    unknown = sorted(rows.names().keys() - set(classes))
     if not unknown:
         return
-    lost = [label for label in unknown if label in set(as_read.labels)]
+    lost = [label for label in unknown if label in as_read.names()]
     why = f"; the train texts of {_names(lost)} also stand in test, and were left out for it" if lost else ""
     raise DataError(
         f"{rows.source} has {_count(len(unknown), 'label')} that train does not: {_names(unknown)}{why}",
@@ -302,7 +311,7 @@ def _warnings(per_class: Counter[str], splits: dict[Split, Rows], test_rows_in_v
     if rare := sorted(label for label, n in per_class.items() if n < 2):
         warnings.append(f"{_count(len(rare), 'class')} with a single train row: {_names(rare)}")
     for split in SPLITS[1:]:
-        if absent := sorted(set(per_class) - set(splits[split].labels)):
+        if absent := sorted(per_class.keys() - splits[split].names().keys()):
             warnings.append(
                 f"{_count(len(absent), 'class')} without a {split} row: {_names(absent)}; "
                 "nothing is known about their quality there"

@@ -10,7 +10,9 @@ from plimsoll.core.errors import DataError
 
 
 def texts(stream: BinaryIO) -> Iterator[str]:
-    """Yield the text of each line: a JSON object with a "text", or a JSON string. Blank lines are passed over.
+    """Yield the text of each line: a JSON object with a "text" or a list of words, "tokens", or a JSON string.
+
+    Words are joined by spaces. Blank lines are passed over.
 
     Raises DataError with the line number for anything else.
     """
@@ -25,6 +27,12 @@ def texts(stream: BinaryIO) -> Iterator[str]:
             ) from None
         except json.JSONDecodeError as e:
             raise DataError(f"stdin, line {number}: not JSON ({e.msg})", 'write one {"text": "..."} per line') from None
+        words = row.get("tokens") if isinstance(row, dict) else None
+        if isinstance(words, list) and "text" not in row:
+            if odd := [word for word in words if not isinstance(word, str) or word.split() != [word]]:
+                raise DataError(f"stdin, line {number}: {odd[0]!r:.40} among the tokens is not a word",
+                                "write each word as a string without white space in it")
+            row = " ".join(words)
         text = row.get("text") if isinstance(row, dict) else row
         if not isinstance(text, str) or not text.strip():
             raise DataError(

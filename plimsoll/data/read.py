@@ -5,18 +5,18 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 from plimsoll.core.errors import DataError, nearest
+from plimsoll.data import checks
+from plimsoll.data.checks import MAX_TEXT_BYTES as MAX_TEXT_BYTES
+from plimsoll.data.checks import Cell, Fault
 from plimsoll.data.rows import Rows
-
-MAX_TEXT_BYTES = 1_000_000
-"""Longest text in UTF-8 bytes. No encoder reads that far: a longer one is a quote left open or a dump in one field."""
 
 _SHOWN = 3
 _TEXT = ".txt"  # one text of a folder named after its label
@@ -24,26 +24,14 @@ _BUILTIN = "builtin:"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
-class _Cell(NamedTuple):
-    """One row as it was found, unchecked."""
+_Found = list[Cell | Fault]
 
-    where: str
-    text: Any
-    label: Any
+Labels = Literal["one", "any", "each", "score"]
+"""What a row is labelled with: one class, any number of classes, a tag for each word, or a score of two texts."""
 
 
-class _Fault(NamedTuple):
-    """One row that cannot be used."""
-
-    where: str
-    problem: str
-    hint: str
-
-
-_Found = list[_Cell | _Fault]
-
-
-def read(source: str, *, split: str, text: str, label: str) -> Rows:
+def read(source: str, *, split: str, text: str, label: str, labels: Labels = "one", separator: str = ",",
+         other: str = "") -> Rows:
     """Return the rows of one split in the order they are stored.
 
     `source` is a .csv, .tsv, .jsonl, .ndjson, .json or .parquet file; a folder that holds `{split}` in one of these
@@ -51,16 +39,28 @@ def read(source: str, *, split: str, text: str, label: str) -> Rows:
     or "owner/name:config". `text` and `label` are column names. Labels are stripped; integers, integral floats and
     booleans become strings.
 
+    labels: "any" takes a list of labels, or a string that is cut at `separator`, and no label at all is none; "each"
+    takes a list of words and one of tags, or strings of both that are cut at white space, and joins the words by
+    spaces; "score" takes a number as the label of two texts, the second from the column `other`, and joins these by
+    `rows.PAIR`.
+
     Raises DataError when nothing is there, a file cannot be decoded or parsed, a column is missing, there are no
     rows, or any row cannot be used: a bad row is never left out in silence.
     """
     if source.startswith(_BUILTIN):
         return _builtin(source, split)
     paths = files(source, split)
-    if not paths:
-        return _rows(source, _hub(source, split, text, label))
-    where = source if paths[0].suffix == _TEXT else str(paths[0])
-    return _rows(where, [row for path in paths for row in _read_file(path, text, label)], source)
+    check = {"one": checks.one, "any": partial(checks.any_of, separator=separator), "each": checks.each,
+             "score": checks.score}[labels]
+
+    def found(column: str) -> _Found:
+        if not paths:
+            return _hub(source, split, column, label)
+        return [row for path in paths for row in _read_file(path, column, label)]
+
+    rows = found(text) if labels != "score" else _paired(found(text), found(other))
+    where = str(paths[0]) if paths and paths[0].suffix != _TEXT else source
+    return _rows(where, rows, check, source)
 
 
 def files(source: str, split: str) -> tuple[Path, ...]:
@@ -141,7 +141,7 @@ def _read_file(path: Path, text: str, label: str) -> _Found:
     if path.suffix == _TEXT:
         lines = _lines(path)
         return _faults(lines) or [
-            _Cell(f"{path.parent.name}/{path.name}", "".join(map(str, lines)).rstrip("\r\n"), path.parent.name)
+            Cell(f"{path.parent.name}/{path.name}", "".join(map(str, lines)).rstrip("\r\n"), path.parent.name)
         ]
     return _FORMATS[path.suffix.lower()](path, text, label)
 
@@ -159,9 +159,9 @@ def _separated(path: Path, text: str, label: str) -> _Found:
     _need_columns(path, header, text, label)
     at_text, at_label = header.index(text), header.index(label)
     return [
-        _Cell(f"line {n}", fields[at_text], fields[at_label])
+        Cell(f"line {n}", fields[at_text], fields[at_label])
         if len(fields) == len(header)
-        else _Fault(
+        else Fault(
             f"line {n}",
             f"{len(fields)} fields where the first line names {len(header)}",
             'put a field that holds the separator between double quotes ("...")',
@@ -204,16 +204,16 @@ def _csv_fields_of(characters: int) -> Iterator[None]:
 
 
 def _json_lines(path: Path, text: str, label: str) -> _Found:
-    found: list[tuple[str, Any] | _Fault] = []
+    found: list[tuple[str, Any] | Fault] = []
     for number, line in enumerate(_lines(path), 1):
-        if isinstance(line, _Fault):
+        if isinstance(line, Fault):
             found.append(line)
         elif line.strip():
             try:
                 found.append((f"line {number}", json.loads(line.rstrip("\r\n"))))
             except (ValueError, RecursionError) as e:
                 found.append(
-                    _Fault(f"line {number}", f"broken JSON: {_json_problem(e)}", "write one JSON object per line")
+                    Fault(f"line {number}", f"broken JSON: {_json_problem(e)}", "write one JSON object per line")
                 )
     return _objects(path, found, text, label)
 
@@ -240,16 +240,16 @@ def _json_list(path: Path, text: str, label: str) -> _Found:
     return _objects(path, [(f"row {i}", row) for i, row in enumerate(value, 1)], text, label)
 
 
-def _objects(path: Path, found: Sequence[tuple[str, Any] | _Fault], text: str, label: str) -> _Found:
+def _objects(path: Path, found: Sequence[tuple[str, Any] | Fault], text: str, label: str) -> _Found:
     columns = list(dict.fromkeys(key for item in found if isinstance(item[1], dict) for key in item[1]))
     if columns:
         _need_columns(path, columns, text, label)
     return [
         item
-        if isinstance(item, _Fault)
-        else _Cell(item[0], item[1].get(text), item[1].get(label))
+        if isinstance(item, Fault)
+        else Cell(item[0], item[1].get(text), item[1].get(label))
         if isinstance(item[1], dict)
-        else _Fault(
+        else Fault(
             item[0],
             f"{type(item[1]).__name__} where an object should be",
             f'write each row as {{"{text}": ..., "{label}": ...}}',
@@ -280,7 +280,7 @@ def _parquet(path: Path, text: str, label: str) -> _Found:
             f"{path} cannot be read as parquet: {e}", "write it again, for example with pyarrow or pandas"
         ) from e
     return [
-        _Cell(f"row {i}", t, c)
+        Cell(f"row {i}", t, c)
         for i, (t, c) in enumerate(zip(table[text].to_pylist(), table[label].to_pylist(), strict=True), 1)
     ]
 
@@ -305,10 +305,15 @@ def _hub(source: str, split: str, text: str, label: str) -> _Found:
         ) from e
     _need_columns(source, table.column_names, text, label)
     labels = list(table[label])
-    classes = getattr(table.features[label], "names", None)
+    feature = table.features[label]
+    classes = getattr(getattr(feature, "feature", feature), "names", None)  # of a list: of what is in it
     if classes is not None:  # -1 marks the hidden labels of a competition's test rows
-        labels = [classes[c] if c is not None and 0 <= c < len(classes) else None for c in labels]
-    return [_Cell(f"row {i}", t, c) for i, (t, c) in enumerate(zip(list(table[text]), labels, strict=True), 1)]
+
+        def name(c: int | None) -> str | None:
+            return classes[c] if c is not None and 0 <= c < len(classes) else None
+
+        labels = [[name(c) for c in label] if isinstance(label, list) else name(label) for label in labels]
+    return [Cell(f"row {i}", t, c) for i, (t, c) in enumerate(zip(list(table[text]), labels, strict=True), 1)]
 
 
 _FORMATS: dict[str, Callable[[Path, str, str], _Found]] = {
@@ -321,7 +326,7 @@ _FORMATS: dict[str, Callable[[Path, str, str], _Found]] = {
 }
 
 
-def _lines(path: Path) -> list[str | _Fault]:
+def _lines(path: Path) -> list[str | Fault]:
     """Return each line with its end, decoded; a line that is no text is a fault. A byte order mark is dropped."""
     try:
         data = path.read_bytes()
@@ -329,15 +334,15 @@ def _lines(path: Path) -> list[str | _Fault]:
         raise DataError(f"{path} cannot be read: {e.strerror}", "check that you may read the file") from e
     offset = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     encoding = "UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "WINDOWS-1252"
-    lines: list[str | _Fault] = []
+    lines: list[str | Fault] = []
     for number, line in enumerate(data[offset:].splitlines(keepends=True), 1):
         where = f"line {number}" if path.suffix != _TEXT else f"{path.parent.name}/{path.name} line {number}"
         try:
             text = line.decode()
-            lines.append(_nul(where) if "\0" in text else text)
+            lines.append(checks.nul(where) if "\0" in text else text)
         except UnicodeDecodeError as e:
             lines.append(
-                _Fault(
+                Fault(
                     where,
                     f"byte 0x{line[e.start]:02x} at offset {offset + e.start} of the file is not UTF-8",
                     "convert it from the encoding it was saved in: "
@@ -348,8 +353,8 @@ def _lines(path: Path) -> list[str | _Fault]:
     return lines
 
 
-def _faults(lines: Iterable[str | _Fault]) -> _Found:
-    return [line for line in lines if isinstance(line, _Fault)]
+def _faults(lines: Iterable[str | Fault]) -> _Found:
+    return [line for line in lines if isinstance(line, Fault)]
 
 
 def _need_columns(source: Path | str, columns: Sequence[str], text: str, label: str) -> None:
@@ -368,10 +373,10 @@ def _need_columns(source: Path | str, columns: Sequence[str], text: str, label: 
 # Checks: the same for every source.
 
 
-def _rows(where: str, found: _Found, source: str = "") -> Rows:
+def _rows(where: str, found: _Found, check: Callable[[Cell], Cell | Fault], source: str = "") -> Rows:
     """Return the rows when every one can be used; else raise DataError with the first few that cannot."""
-    checked = [item if isinstance(item, _Fault) else _check(item) for item in found]
-    faults = [item for item in checked if isinstance(item, _Fault)]
+    checked = [item if isinstance(item, Fault) else check(item) for item in found]
+    faults = [item for item in checked if isinstance(item, Fault)]
     if len(faults) == 1:
         raise DataError(f"{where}, {faults[0].where}: {faults[0].problem}", faults[0].hint)
     if faults:
@@ -382,56 +387,14 @@ def _rows(where: str, found: _Found, source: str = "") -> Rows:
         raise DataError(
             f"{where} holds no rows", "check that it is the file you meant; it may not have been written whole"
         )
-    cells = [item for item in checked if isinstance(item, _Cell)]
+    cells = [item for item in checked if isinstance(item, Cell)]
     return Rows(tuple(cell.text for cell in cells), tuple(cell.label for cell in cells), source or where)
 
 
-def _check(cell: _Cell) -> _Cell | _Fault:
-    label = cell.label
-    if isinstance(label, (bool, int)) or (isinstance(label, float) and label.is_integer()):
-        label = str(int(label) if isinstance(label, float) else label)  # pandas turns 3 into 3.0 beside a missing value
-    for column, value in (("text", cell.text), ("label", label)):
-        if problem := _problem(cell.where, column, value):
-            return problem
-    return _Cell(cell.where, cell.text, str(label).strip())
-
-
-def _problem(where: str, column: str, value: Any) -> _Fault | None:
-    nothing = value is None or (isinstance(value, float) and math.isnan(value))
-    if nothing or (isinstance(value, str) and not value.strip()):
-        return _Fault(where, f"the {column} is empty or missing", f"fill in the {column} or delete the row")
-    if not isinstance(value, str):
-        wanted = "a string" if column == "text" else "a string or a whole number"
-        return _Fault(
-            where,
-            f"the {column} is {type(value).__name__} ({value!r:.40}), not {wanted}",
-            f"write the {column} as a string",
-        )
-    if "\0" in value:
-        return _nul(where)
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as e:
-        return _Fault(
-            where,
-            f"the {column} holds half of a surrogate pair, U+{ord(value[e.start]):04X}",
-            "the character was cut in two when the row was written; write it again or delete the row",
-        )
-    if size > MAX_TEXT_BYTES:
-        return _Fault(
-            where,
-            f"the {column} is {size:,} bytes long, more than {MAX_TEXT_BYTES:,}",
-            "cut it: no model reads that far; if it should be short, look for a double quote left open",
-        )
-    return None
-
-
-def _nul(where: str) -> _Fault:
-    return _Fault(
-        where,
-        "it holds a NUL byte",
-        "the file is binary, damaged, or in an encoding such as UTF-16: convert it or write it again",
-    )
+def _paired(first: _Found, second: _Found) -> _Found:
+    """Return the rows of a file, read once for the column of each of their two texts."""
+    return [one if isinstance(one, Fault) else Cell(one.where, (one.text, two.text), one.label)  # type: ignore[union-attr]
+            for one, two in zip(first, second, strict=True)]
 
 
 def _some(names: Iterable[str]) -> str:

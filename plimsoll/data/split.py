@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from plimsoll.data.rows import Rows
 
@@ -20,7 +20,7 @@ def stratified(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     - Rows with the same text (stripped, case-folded) stay on one side, so what is held out is new to a model that
       learned from what is kept. A text with several labels counts for its first.
     - The kept side holds every class. So does the side held out, for every class with two or more texts that
-      carry no other label; a class with one text is kept.
+      carry no other label; a class with one text is kept. A row with several labels, or tags, counts for the rarest.
     - A text's turn comes from a hash of the seed and the text: the cut is the same on every machine and version, and
       a row added to the file moves few others.
 
@@ -31,17 +31,18 @@ def stratified(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     groups: dict[str, list[int]] = {}
     for i, text in enumerate(rows.texts):
         groups.setdefault(same_text(text), []).append(i)
-    left = Counter(rows.labels)
+    classes = rows.strata()
+    left = Counter(classes)
     owned: dict[str, list[list[int]]] = {label: [] for label in sorted(left)}
     for key in sorted(groups, key=lambda key: _turn(seed, key)):
-        owned[rows.labels[groups[key][0]]].append(groups[key])
+        owned[classes[groups[key][0]]].append(groups[key])
 
     held: list[int] = []
     targets = _targets({label: sum(map(len, texts)) for label, texts in owned.items()}, fraction)
     for label, texts in owned.items():
-        taken = _take(rows, texts, targets[label], left)
+        taken = _take(classes, texts, targets[label], left)
         if not taken:  # the share is no row, or fewer than any text has: the text with the fewest comes closest
-            alone = (_take(rows, [text], len(text), left) for text in sorted(texts, key=len))
+            alone = (_take(classes, [text], len(text), left) for text in sorted(texts, key=len))
             taken = next(filter(None, alone), [])
         held += taken
     chosen = set(held)
@@ -65,11 +66,11 @@ def _targets(sizes: dict[str, int], fraction: float) -> dict[str, int]:
     return targets
 
 
-def _take(rows: Rows, texts: list[list[int]], target: int, left: Counter[str]) -> list[int]:
+def _take(classes: Sequence[str], texts: list[list[int]], target: int, left: Counter[str]) -> list[int]:
     """Return the rows of the texts that fit into `target` and leave a row of each class; lowers `left` by them."""
     taken: list[int] = []
     for text in texts:
-        lost = Counter(rows.labels[i] for i in text)
+        lost = Counter(classes[i] for i in text)
         if len(taken) + len(text) <= target and all(left[label] > count for label, count in lost.items()):
             left.subtract(lost)
             taken += text

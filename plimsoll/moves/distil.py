@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Move, Work
 
@@ -54,29 +54,31 @@ class Distil(Move):
     nineteen, long before the learning rate had fallen."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products. auto measures fp32 against bf16 on the first rows and keeps the faster."""
+    on_nonfinite: Literal["recover", "stop"] = "recover"
+    """What to do about a loss or gradients that are not finite. recover treats the cause: it leaves out rows, goes on
+    in fp32, or rolls back to good weights at half the rate. stop ends with an error that names the cause."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
         """Write the taught model to `out`.
 
-        Raises ModelError when the folder keeps no teacher, ChildError when the loss is not finite, and Unsupported
-        when `token_weight` is set and the teacher or the student has no states of single tokens.
+        Raises ModelError when the folder keeps no teacher, ChildError when the loss does not stay finite, and
+        Unsupported when `token_weight` is set and the teacher or the student has no states of single tokens.
         """
         began = time.perf_counter()
         from plimsoll.data.dataset import Dataset
-        from plimsoll.train import batches, encoder, loop, losses, rounding, shape, teacher
+        from plimsoll.train import batches, encoder, loop, losses, objective, rounding, shape, teacher
 
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
-        data = Dataset.load(work.data)
-        train, validation = (batches.tokenize(model, rows.texts, record.max_length)
+        data, task = Dataset.load(work.data), work.task
+        train, validation = (batches.of_task(task, model, rows.texts, record.max_length)
                              for rows in (data.train, data.validation))
         lesson = teacher.load(model, work.data, train, tokens=self.token_weight > 0)
-        targets = data.targets("validation")
-        loss = losses.soft(lesson.outputs, data.targets("train"), self.temperature, self.label_weight,
-                           self.hidden_weight, work.device, self.token_weight, lesson.tokens)
+        loss = objective.taught(task, data.targets("train"), train, lesson, self.temperature, self.label_weight,
+                                self.hidden_weight, self.token_weight, work.device)
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             head_learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
-            patience=self.patience, precision=self.precision)
+            patience=self.patience, precision=self.precision, on_nonfinite=self.on_nonfinite)
         with loop.settings(work):
             student = encoder.load(model)
             if self.token_weight and shape.pooled(student.encoder):
@@ -84,8 +86,9 @@ class Distil(Move):
                                   "set token_weight = 0, or leave funnel out")
             encoder.set_dropout(student, 0.0)  # the teacher answered without: noise would only blur what to copy
             with rounding.int8(student) if self.int8 else nullcontext():  # also for the validation rows
-                loop.fit(student, lesson.rows, validation, loss,
-                         lambda logits: losses.nearness(logits, lesson.validation), how, work, self.name(), began,
-                         shown=lambda logits: float(np.mean(work.task.correct(logits, targets))))
+                loop.fit(student, lesson.rows, validation, loss, lambda logits: losses.nearness(
+                             ragged.flat(logits, validation.lengths), lesson.validation, task.log_probabilities),
+                         how, work, self.name(), began,
+                         shown=objective.judged(task, data.targets("validation"), validation))
             encoder.save(student, record, model, out)
             teacher.pass_on(model, out)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class DoRA(AdapterMove):
-    """Train a low-rank update of each matrix's direction and a length for each of its outputs; then make one matrix of it.
+    """Train a low-rank update of each matrix's direction and a length for each of its outputs; then multiply them out.
 
     Pays when: LoRA at a low rank stays short of full fine-tuning.
     Costs: a longer step than LoRA's: the norm of every updated matrix is computed in each.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Move, Work
 
@@ -41,6 +42,7 @@ class DropLayers(Move):
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
         """Write the smaller model to `out`. Raises Unsupported when it has not more than `keep` layers of its own."""
+        import torch
         from torch.nn import ModuleList
 
         from plimsoll.data.dataset import Dataset
@@ -67,7 +69,8 @@ class DropLayers(Move):
 
             def logits_of(kept: Sequence[int]) -> torch.Tensor:
                 stack.layer = ModuleList(layers[i] for i in kept)
-                return _log_probabilities(loop.predict(whole, sample, work.device))
+                answers = ragged.flat(loop.predict(whole, sample, work.device), sample.lengths)
+                return work.task.log_probabilities(torch.from_numpy(answers))
 
             kept = self.layers or _most_needed(len(layers), self.keep, logits_of, work)
         note = f"kept layers {', '.join(map(str, kept))} of 0 to {len(layers) - 1}"
@@ -97,9 +100,3 @@ def _most_needed(layers: int, keep: int, log_probabilities: Callable[[Sequence[i
         least = -min(missed)[1]
         kept = tuple(i for i in kept if i != least)
     return kept
-
-
-def _log_probabilities(logits: Any) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(logits).log_softmax(dim=1)

@@ -50,11 +50,14 @@ class FineTune(Move):
     and kept, at four bytes for each number of a hidden state."""
     checkpointing: Literal["none", "selective", "full"] = "none"
     """Which activations are computed again in the backward pass instead of kept: a trade of time for memory."""
+    on_nonfinite: Literal["recover", "stop"] = "recover"
+    """What to do about a loss or gradients that are not finite. recover treats the cause: it leaves out rows, goes on
+    in fp32, or rolls back to good weights at half the rate. stop ends with an error that names the cause."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
         """Write the fine-tuned model to `out`.
 
-        Raises ChildError when the loss is not finite, and Unsupported for more frozen layers than there are.
+        Raises ChildError when the loss does not stay finite, and Unsupported for more frozen layers than there are.
         """
         began = time.perf_counter()
         from plimsoll.train import loop, tuning
@@ -62,6 +65,7 @@ class FineTune(Move):
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             head_learning_rate=self.head_learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
-            patience=self.patience, precision=self.precision, checkpointing=self.checkpointing)
+            patience=self.patience, precision=self.precision, checkpointing=self.checkpointing,
+            on_nonfinite=self.on_nonfinite)
         tuning.tune(model, work, out, self.name(), how, began, label_smoothing=self.label_smoothing,
                     dropout=self.dropout, max_length=self.max_length, frozen_layers=self.frozen_layers)

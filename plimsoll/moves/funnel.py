@@ -23,10 +23,16 @@ class Funnel(Move):
     """
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
-        """Write the pooled model to `out`. Raises Unsupported when it is pooled already or not laid out like BERT."""
+        """Write the pooled model to `out`.
+
+        Raises Unsupported when it is pooled already or not laid out like BERT, and for a task answered per token.
+        """
         from plimsoll.data.dataset import Dataset
         from plimsoll.train import batches, encoder, loop, shape, teacher
 
+        if work.task.per_token:
+            raise Unsupported("the task asks for an answer to every token, and funnel leaves one a row",
+                              "leave funnel out")
         whole: Any = encoder.load(model).to(work.device)
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
         if shape.pooled(whole.encoder):

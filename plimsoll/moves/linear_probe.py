@@ -27,7 +27,7 @@ class LinearProbe(Move):
     """Tokens an input is cut at. None: the longest row of any split, at most what the model takes and 512."""
 
     def apply(self, model: Path, work: Work, out: Path) -> None:
-        """Write the model with the fitted head to `out`. Raises Unsupported for a task whose head is no linear layer."""
+        """Write the model with the fitted head to `out`. Raises Unsupported unless the task is one label a text."""
         import torch
 
         from plimsoll.train import costs, logistic, loop, tuning
@@ -35,13 +35,14 @@ class LinearProbe(Move):
         with loop.settings(work):
             made = tuning.prepared(model, work, self.max_length)
             tuned = made.model.to(work.device).eval()
-            classifier = getattr(tuned.head, "classifier", None)
-            if not isinstance(classifier, torch.nn.Linear):
-                raise Unsupported(f"the head of {work.task.name().replace('_', '-')} is not fitted by logistic regression",
+            classifier, labels = getattr(tuned.head, "classifier", None), made.data.targets("train")
+            if not isinstance(classifier, torch.nn.Linear) or labels.ndim > 1 or labels.dtype != int:
+                kind = work.task.name().replace("_", "-")
+                raise Unsupported(f"the head of {kind} is not fitted by logistic regression",
                                   "tune by finetune or lora instead")
             features, held = (tuning.pooled(tuned, tokens, work) for tokens in (made.train, made.validation))
             found, score, penalty = logistic.best(
-                features, made.data.targets("train"), len(made.data.labels), lambda one: made.score(one.logits(held)))
+                features, labels, len(made.data.labels), lambda one: made.score(one.logits(held)))
             with torch.no_grad():
                 classifier.weight.copy_(torch.from_numpy(found.weights))
                 classifier.bias.copy_(torch.from_numpy(found.biases))

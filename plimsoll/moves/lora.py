@@ -19,8 +19,8 @@ class LoRA(AdapterMove):
 
     Pays when: the optimizer's state or many tuned copies would not fit; memory falls with the trained weights.
     Costs: little less time than full fine-tuning: only the gradients of the matrices are saved, a third of the work.
-    Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022; every linear layer as in Dettmers et
-    al., QLoRA, NeurIPS 2023.
+    Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022; every linear layer as in
+    Dettmers et al., QLoRA, NeurIPS 2023.
     """
 
     rates: ClassVar[tuple[float, ...]] = (5e-4, 1e-3, 3e-3)

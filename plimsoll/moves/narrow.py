@@ -71,7 +71,7 @@ class Narrow(Move):
         found = shape.shapes(whole.encoder)
         self._check(found)
         data = Dataset.load(work.data)
-        train = batches.tokenize(model, data.train.texts, record.max_length)
+        train = batches.of_task(work.task, model, data.train.texts, record.max_length)
         rows = np.random.default_rng(work.seed).permutation(len(train))[:_SAMPLE_ROWS]
         with loop.settings(work):
             out.mkdir(parents=True, exist_ok=True)
@@ -158,12 +158,11 @@ def _fisher(model: Any, layers: list[Any], sample: Tokens, targets: Any,
     One backward pass of the summed loss gives them all, since each row has a mask of its own.
     """
     import torch
-    from torch.nn.functional import cross_entropy
 
-    from plimsoll.train import shape
+    from plimsoll.train import objective, shape
     from plimsoll.train.batches import by_length
 
-    labels = torch.from_numpy(targets).to(work.device)
+    loss = objective.learned(work.task, targets, sample, 0.0, work.device)
     masks: list[tuple[torch.Tensor, torch.Tensor]] = []
     found: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in layers]
     counts = shape.shapes(model.encoder)
@@ -183,7 +182,7 @@ def _fisher(model: Any, layers: list[Any], sample: Tokens, targets: Any,
             batch = sample.batch(rows, work.device)
             masks[:] = [tuple(torch.ones(len(rows), max(1, n), device=work.device, requires_grad=True)  # type: ignore[misc]
                               for n in (c.heads, c.neurons)) for c in counts]
-            cross_entropy(model(batch.input_ids, batch.attention_mask), labels[batch.rows], reduction="sum").backward()
+            (loss(model, batch) * len(rows)).backward()  # a mean over rows, of which each has a mask of its own
             for into, pair in zip(found, masks, strict=True):
                 into.append(tuple((m.grad if m.grad is not None else m.detach() * 0).cpu() for m in pair))  # type: ignore[arg-type]
     finally:

@@ -38,6 +38,9 @@ class Quantize(Move):
         from plimsoll.data.dataset import Dataset
         from plimsoll.train import batches, encoder, loop, sensitivity
 
+        if work.task.texts > 1:
+            raise Unsupported("layers are ranked by what rounding does to probabilities, and an embedding has none",
+                              "leave quantize out")
         whole: Any = encoder.load(model)
         record = encoder.ModelRecord.from_file(model / encoder.MODEL_RECORD)
         if (model / sensitivity.RECORD).exists():

@@ -48,7 +48,7 @@ class TrimVocabulary(Move):
             raise Unsupported(f"trim_vocabulary knows WordPiece tokenizers, this one is {kind}",
                               "leave trim_vocabulary out")
         data = Dataset.load(work.data)
-        texts = [*data.train.texts, *data.validation.texts]
+        texts = [*data.train.single_texts(), *data.validation.single_texts()]
         before = batches.tokenize(model, texts)
         config = json.loads((model / "config.json").read_text())
         kept = _kept(tokenizer, config, before.ids, self.common)

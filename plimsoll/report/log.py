@@ -116,7 +116,7 @@ def _sides(a: Side, b: Side) -> list[str]:
         ("p50", number(a.latency_ms.p50), number(b.latency_ms.p50)),
         ("p95", number(a.latency_ms.p95), number(b.latency_ms.p95)),
         ("p99", number(a.latency_ms.p99), number(b.latency_ms.p99)),
-        ("quality on test", share(a.quality), share(b.quality)),
+        (f"{a.quality.unit} on test", share(a.quality), share(b.quality)),
         *(
             (k, f"{a.scores[k]:.4f}", f"{b.scores[k]:.4f}")
             for k in a.scores
@@ -133,6 +133,8 @@ def _worst(decision: Decision) -> list[str]:
     if decision.chosen is None or decision.baseline is None:
         return []
     mine, theirs = decision.chosen.scores.get("recall", {}), decision.baseline.scores.get("recall", {})
+    if not mine:
+        return []
     worst = sorted(mine, key=lambda c: (mine[c], c))[:8]
     rows = [f"| {safe(c)} | {mine[c]:.1%} | {theirs.get(c, float('nan')):.1%} |" for c in worst]
     head = ["## Worst classes of the chosen artifact on test", "", "| class | recall | baseline |", "|---|---|---|"]

@@ -97,11 +97,11 @@ def _percent(m: Measurement | None) -> str:
 
 
 def _legend(compared: Comparison) -> str:
-    rows = compared.rows
-    return (f"{compared.metric} on the validation rows: the mean of {compared.seeds} seeds with bounds that hold one-sided at "
-            f"95 % each, for other seeds and other rows; after the same {rows.get('equal_rows', 0):,} rows, in the same "
-            "time, and in full. minutes: of one training at each. recomputed: the share of a step that full activation "
-            "checkpointing would spend on computing again, by a stopwatch and from the times of steps alone.")
+    seen = f"{compared.rows.get('equal_rows', 0):,}"
+    return (f"{compared.metric} on the validation rows: the mean of {compared.seeds} seeds with bounds that hold "
+            f"one-sided at 95 % each, for other seeds and other rows; after the same {seen} rows, in the same time, "
+            "and in full. minutes: of one training at each. recomputed: the share of a step that full activation "
+            "checkpointing would spend on computing again, by a stopwatch and from step times alone.")
 
 
 def _policies(compared: Comparison) -> list[str]:
@@ -111,6 +111,6 @@ def _policies(compared: Comparison) -> list[str]:
     names = list(rows[0].step_ms)
     return [
         f"| method | {' | '.join(f'{n}: step ms, peak MB' for n in names)} |", f"|{'---|' * (len(names) + 1)}",
-        *(f"| {m.move.name()} | " + " | ".join(f"{m.step_ms[n].value:.0f}, {m.peak_memory_mb[n]:,.0f}" for n in names) + " |"
+        *(f"| {m.move.name()} | {' | '.join(f'{m.step_ms[n].value:.0f}, {m.peak_memory_mb[n]:,.0f}' for n in names)} |"
           for m in rows), "",
     ]

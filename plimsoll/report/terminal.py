@@ -55,7 +55,7 @@ def _numbers(decision: Decision, console: Console) -> None:
     numbers.add_row(
         "quality delta",
         f"[bold]{delta(three.quality_delta)}[/]",
-        f"{share(chosen.quality)} against {base.quality.value:.2%}",
+        f"{chosen.quality.unit} {share(chosen.quality)} against the baseline's {base.quality.value:.2%}",
     )
     numbers.add_row("speed-up", number(decision.speedup_p95), f"at p95; at p50 {number(decision.speedup_p50)}")
     numbers.add_row(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import html
 import math
+import re
+
+from rich.markup import escape
 
 from plimsoll.core.record import Measurement
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves the cursor, changes colours, or turns the direction of reading."""
 
 
 def number(m: Measurement, digits: int = 2) -> str:
@@ -27,11 +33,20 @@ def share(m: Measurement) -> str:
 
 
 def safe(text: str) -> str:
-    """Return text that Markdown and HTML show as it is: no tags, no table breaks, no links."""
-    flat = " ".join(html.escape(text, quote=False).split())
+    """Return text that Markdown and HTML show as it is: no tags, no table breaks, no links, no control sequences."""
+    flat = _flat(html.escape(text, quote=False))
     for sign in "\\`*_[]|":
         flat = flat.replace(sign, "\\" + sign)
     return flat
+
+
+def plain(text: str) -> str:
+    """Return text that a terminal shows as it is: no markup, no line breaks, no control sequences."""
+    return escape(_flat(text))
+
+
+def _flat(text: str) -> str:
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
 
 
 def _bound(x: float, digits: int) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
 
@@ -118,14 +119,14 @@ class _InductorSession(Session):
         self._torch, self._run = torch, run
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels]; rows of the same length go together, up to 64 at once."""
+        """Return float32 [rows, labels], or [rows, longest, labels]; rows of the same length go together, up to 64."""
         if len(input_ids) == 1:
             return self._batch(input_ids)
         by_length: dict[int, list[int]] = {}
         for i, row in enumerate(input_ids):
             by_length.setdefault(len(row), []).append(i)
         batches = [rows[i:i + _BATCH_ROWS] for rows in by_length.values() for i in range(0, len(rows), _BATCH_ROWS)]
-        found = np.concatenate([self._batch([input_ids[i] for i in rows]) for rows in batches])
+        found = ragged.joined([self._batch([input_ids[i] for i in rows]) for rows in batches])
         out = np.empty_like(found)
         out[np.concatenate(batches)] = found
         return out

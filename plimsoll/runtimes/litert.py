@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
 from plimsoll.train.buckets import StaticLengths, for_runtime
@@ -163,15 +164,16 @@ class Litert(Runtime):
 class _Program:
     """One static length: host arrays that the runtime reads and writes in place."""
 
-    def __init__(self, compiled: Any, name: str, labels: int) -> None:
+    def __init__(self, compiled: Any, name: str, labels: int, per_token: bool) -> None:
         from ai_edge_litert.compiled_model import TensorBuffer
 
         self.length = int(name.removeprefix("len_"))
         self.index: int = compiled.get_signature_index(name)
         self.ids = _aligned(self.length, np.int32)
-        self.logits = _aligned(labels, np.float32)
+        answers = _aligned(labels * (self.length if per_token else 1), np.float32)
+        self.logits = answers.reshape(self.length, labels) if per_token else answers
         # kept: the capsules below do not own the memory
-        self._buffers = [TensorBuffer.create_from_host_memory(a) for a in (self.ids, self.logits)]
+        self._buffers = [TensorBuffer.create_from_host_memory(a) for a in (self.ids, answers)]
         self.inputs, self.outputs = ([buffer.capsule] for buffer in self._buffers)
 
 
@@ -197,21 +199,21 @@ class _LitertSession(Session):
                 str(file), environment=environment, options=Options(HardwareAccelerator.CPU, cpu_options=cpu))
         names = list(self._compiled.get_signature_list())
         (output,) = self._compiled.get_output_tensor_details(names[0]).values()
-        self.labels = int(output["shape"][-1])
-        programs = sorted((_Program(self._compiled, n, self.labels) for n in names), key=lambda p: p.length)
+        labels, per_token = int(output["shape"][-1]), len(output["shape"]) == 2
+        programs = sorted((_Program(self._compiled, n, labels, per_token) for n in names), key=lambda p: p.length)
         self._longest = programs[-1].length
         self._by_length = [next(p for p in programs if p.length >= n) for n in range(self._longest + 1)]
         # the public run_by_index unpacks its buffers anew each time, which is 5 of some 30 us of a small model's call
         self._run: Callable[[int, list[Any], list[Any]], None] = self._compiled._model.RunByIndex
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels]; rows run one after the other, each in the shortest program that holds it."""
+        """Return float32 [rows, labels], or [rows, longest, labels]; rows run one after the other.
+
+        Each runs in the shortest program that holds it.
+        """
         if len(input_ids) == 1:
-            return self.row(input_ids[0], len(input_ids[0])).reshape(1, -1)
-        out = np.empty((len(input_ids), self.labels), dtype=np.float32)
-        for i, row in enumerate(input_ids):
-            out[i] = self.row(row, len(row))
-        return out
+            return self.row(input_ids[0], len(input_ids[0]))[None]
+        return ragged.stacked([self.row(row, len(row)) for row in input_ids])
 
     def close(self) -> None:
         """Give back the programs and their memory; the session answers nothing afterwards."""
@@ -220,7 +222,7 @@ class _LitertSession(Session):
             del self._run, self._compiled
 
     def row(self, row: Sequence[int], length: int) -> NDArray[np.float32]:
-        """Return float32 [labels] of one row, run in the shortest program of at least `length` tokens."""
+        """Return float32 [labels], or [tokens, labels], of one row, run in the shortest program of `length` or more."""
         if length > self._longest:
             raise Unsupported(f"a row of {len(row)} tokens, this artifact takes at most {self._longest}",
                               "cut the input, or build again with a larger max_length")
@@ -229,7 +231,7 @@ class _LitertSession(Session):
         ids[:tokens] = row
         ids[tokens:] = _PADDING
         self._run(program.index, program.inputs, program.outputs)
-        return program.logits.copy()
+        return (program.logits if program.logits.ndim == 1 else program.logits[:tokens]).copy()
 
 
 def _aligned(length: int, dtype: type[np.generic]) -> NDArray[Any]:
@@ -258,7 +260,7 @@ def _quiet_loader() -> Iterator[None]:
 
 
 def _convert(folder: Path, lengths: Sequence[int]) -> bytes:
-    """Return a flatbuffer with one program per length, named len_8 and so on: int32 [length] -> float32 [labels]."""
+    """Return a flatbuffer with one program per length, named len_8 and so on: int32 [length] -> logits."""
     os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
     import litert_torch
     import torch
@@ -276,7 +278,7 @@ def _convert(folder: Path, lengths: Sequence[int]) -> bytes:
 
 
 def _with_padding_marked(model: Any) -> torch.nn.Module:
-    """Return a module for one row: int32 [length] with -1 for padding -> logits, float32 [labels]."""
+    """Return a module for one row: int32 [length] with -1 for padding -> float32 [labels] or [length, labels]."""
     import torch
 
     encoder: Any = model.encoder

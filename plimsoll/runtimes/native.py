@@ -277,6 +277,7 @@ def _program(module: Any, longest: int, needs: frozenset[str]) -> _Program:
         (f"the activation {activation}, not gelu", activation != "gelu"),
         (f"a hidden size of {config.hidden_size}, not a multiple of {_LANES}", config.hidden_size % _LANES),
         (f"heads of {head_size}, not a multiple of {_LANES}", head_size % _LANES),
+        ("an answer to every token", module.task.per_token),
         ("a head that is not one linear layer", set(head) != {"classifier.weight", "classifier.bias"}),
         (f"rows of {longest} tokens and positions for {getattr(config, 'max_position_embeddings', longest)}",
          longest > getattr(config, "max_position_embeddings", longest)),

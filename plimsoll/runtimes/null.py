@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import ChildError, Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
 
@@ -45,38 +46,39 @@ class Null(Runtime):
         return {"slow": 0, "fast": 1}.get(self.speed, 2)
 
     def build(self, model: Path, sample: Sample, out: Path) -> None:
-        """Write the number of labels the model folder's labels.json holds."""
+        """Write the number of labels that the folder's labels.json holds; tags, which have an O, are for tokens."""
         if self.speed == "broken":
             raise ChildError("RuntimeError: this variant always breaks")
         if self.speed == "absent":
             raise Unsupported("the null runtime's absent variant is never installed", "pip install nothing")
         labels = json.loads((model / "labels.json").read_text())
-        (out / "null.json").write_text(json.dumps(len(labels)))
+        (out / "null.json").write_text(json.dumps({"labels": len(labels), "per_token": "O" in labels}))
 
     def open(self, folder: Path) -> Session:
         """Open it."""
         share = {"slow": 1.0, "fast": 0.2}.get(self.speed, 0.1)
-        return _NullSession(
-            json.loads((folder / "null.json").read_text()), self.delay_ms * share / 1e3, self.speed == "wrong"
-        )
+        built = json.loads((folder / "null.json").read_text())
+        return _NullSession(**built, delay_s=self.delay_ms * share / 1e3, wrong=self.speed == "wrong")
 
 
 class _NullSession(Session):
-    """The last token names the label: its id modulo the number of labels."""
+    """The last token names the label, or each its own: its id modulo the number of labels."""
 
-    def __init__(self, labels: int, delay_s: float, wrong: bool) -> None:
-        self._labels, self._delay_s, self._wrong = labels, delay_s, wrong
+    def __init__(self, labels: int, per_token: bool, delay_s: float, wrong: bool) -> None:
+        self._labels, self._per_token, self._delay_s, self._wrong = labels, per_token, delay_s, wrong
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels], one-hot at the label the last word names."""
+        """Return float32 [rows, labels], one-hot at the label the last word names, or [rows, longest, labels]."""
         end = time.perf_counter() + self._delay_s * len(input_ids)
-        out = np.zeros((len(input_ids), self._labels), dtype=np.float32)
-        for i, row in enumerate(input_ids):
-            label = row[-1] % self._labels
+        found: list[NDArray[np.float32]] = []
+        for row in input_ids:
+            ids = np.array(row, dtype=np.int64)
             # an error that depends on the row alone, one row in four
             if self._wrong and zlib.crc32(repr(list(row)).encode()) % 4 == 0:
-                label = (label + 1) % self._labels
-            out[i, label] = 1.0
+                ids += 1
+            answers = np.eye(self._labels, dtype=np.float32)[ids % self._labels]
+            found.append(answers if self._per_token else answers[-1])
+        out = ragged.stacked(found)
         while time.perf_counter() < end:
             pass
         return out

@@ -102,7 +102,9 @@ class Onnxruntime(Runtime):
             raise Unsupported(f"the logits of the ONNX graph differ from torch's by {off:.3g}",
                               "ONNX Runtime's fusions do not fit this model; use another runtime")
         if self.precision != "fp32":
-            graph = self._int8(graph, sample, sensitivity.kept(model))
+            # the head is tiny, and stays as it is: a layer over each token would be rounded with the others
+            head = {n: p.detach().numpy() for n, p in cast(Any, module.head).named_parameters() if p.ndim == 2}
+            graph = self._int8(graph, sample, {**sensitivity.kept(model), **head})
         onnx.save(graph, out / MODEL)
 
     def open(self, folder: Path) -> Session:
@@ -131,16 +133,17 @@ class OnnxSession(Session):
 
     def __init__(self, model: Path, threads: int, alone: bool) -> None:
         self._session = _session(str(model), threads)
-        self._labels = int(self._session.get_outputs()[0].shape[-1])
+        shape = self._session.get_outputs()[0].shape
+        self._labels, self._per_token = int(shape[-1]), len(shape) == 3
         self._alone = alone
         self._bound: dict[int, tuple[NDArray[np.int64], Any, NDArray[np.float32]]] = {}
         self._run = self._session.run_with_iobinding
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels] for unpadded token ids; rows run with others of their own length only."""
+        """Return float32 [rows, labels], or [rows, longest, labels]; rows run with others of their own length only."""
         if len(input_ids) == 1:
             return self._one(input_ids[0])
-        out = np.empty((len(input_ids), self._labels), dtype=np.float32)
+        out = np.full((len(input_ids), *self._answer(max(map(len, input_ids)))), np.nan, dtype=np.float32)
         by_length: dict[int, list[int]] = defaultdict(list)
         for i, row in enumerate(input_ids):
             by_length[len(row)].append(i)
@@ -149,7 +152,11 @@ class OnnxSession(Session):
             for start in range(0, len(places), step):
                 chosen = places[start : start + step]
                 ids = np.array([input_ids[i] for i in chosen], dtype=np.int64)
-                out[chosen] = self._session.run(["logits"], {"input_ids": ids})[0]
+                found = self._session.run(["logits"], {"input_ids": ids})[0]
+                if self._per_token:
+                    out[chosen, : ids.shape[1]] = found
+                else:
+                    out[chosen] = found
         return out
 
     def _one(self, row: Sequence[int]) -> NDArray[np.float32]:
@@ -163,11 +170,15 @@ class OnnxSession(Session):
 
     def _bind(self, length: int) -> tuple[NDArray[np.int64], Any, NDArray[np.float32]]:
         ids = np.zeros((1, length), dtype=np.int64)
-        out = np.zeros((1, self._labels), dtype=np.float32)
+        out = np.zeros((1, *self._answer(length)), dtype=np.float32)
         binding = self._session.io_binding()
         binding.bind_input("input_ids", "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, out.shape, out.ctypes.data)
         return ids, binding, out
+
+    def _answer(self, length: int) -> tuple[int, ...]:
+        """Return the shape of one row's answer."""
+        return (length, self._labels) if self._per_token else (self._labels,)
 
 
 def _session(model: str | bytes, threads: int) -> Any:
@@ -184,9 +195,10 @@ def _session(model: str | bytes, threads: int) -> Any:
 
 
 def _answers(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """Return the logits of a graph without a mask, float32 [rows, labels], one row at a time."""
+    """Return the logits of a graph without a mask, float32 [answers, labels], one row at a time: `export.logits`."""
     session = _session(model.SerializeToString(), threads=1)
-    return np.concatenate([session.run(["logits"], {"input_ids": np.array([row], np.int64)})[0] for row in rows])
+    found = [session.run(["logits"], {"input_ids": np.array([row], np.int64)})[0] for row in rows]
+    return np.concatenate([answer.reshape(-1, answer.shape[-1]) for answer in found])
 
 
 def _fused(model: onnx.ModelProto, config: Any) -> onnx.ModelProto:
@@ -285,7 +297,7 @@ def _likest(sizes: NDArray[np.float32], bins: int = 2048, levels: int = 128) -> 
 def _products(model: onnx.ModelProto, kept: Mapping[str, NDArray[np.float32]]) -> list[onnx.NodeProto]:
     """Return the products to quantize: those with constant weights, attention's included, but for the kept layers'.
 
-    The head's Gemm is tiny and stays fp32. kept: weights of linear layers, float32 [outputs, inputs].
+    kept: weights of linear layers, float32 [outputs, inputs].
     """
     from onnx import numpy_helper
 

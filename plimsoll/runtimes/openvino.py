@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
 from plimsoll.train.buckets import StaticLengths, for_runtime
@@ -99,6 +100,7 @@ class Openvino(Runtime):
             converted = openvino.Core().read_model(Path(scratch) / "model.onnx")
             probes = export.probes(sample.input_ids, sample.max_length)
             answers = _AnyLength(_compiled(converted, None, self.threads, "f32"), ()).logits(probes)
+            answers = ragged.flat(answers, [len(row) for row in probes])
             off = float(np.abs(answers - export.logits(module, probes)).max())
             if not off <= LARGEST_DIFFERENCE:
                 raise Unsupported(f"the logits of the OpenVINO model differ from torch's by {off:.3g}",
@@ -141,10 +143,10 @@ class _AnyLength(Session):
             self._row([0] * length)
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels]; rows run one after the other, unpadded."""
+        """Return float32 [rows, labels], or [rows, longest, labels]; rows run one after the other, unpadded."""
         if len(input_ids) == 1:
             return self._row(input_ids[0])
-        return np.concatenate([self._row(row) for row in input_ids])
+        return ragged.joined([self._row(row) for row in input_ids])
 
     def _row(self, row: Sequence[int]) -> NDArray[np.float32]:
         held = self._tensors.get(len(row))
@@ -183,10 +185,13 @@ class _Buckets(Session):
             program.infer()  # the first call allocates
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels]; rows run one after the other, each in the shortest program that holds it."""
+        """Return float32 [rows, labels], or [rows, longest, labels]; rows run one after the other.
+
+        Each runs in the shortest program that holds it.
+        """
         if len(input_ids) == 1:
             return self._row(input_ids[0])
-        return np.concatenate([self._row(row) for row in input_ids])
+        return ragged.joined([self._row(row) for row in input_ids])
 
     def _row(self, row: Sequence[int]) -> NDArray[np.float32]:
         tokens = len(row)
@@ -199,7 +204,7 @@ class _Buckets(Session):
         program.mask[0, :tokens] = 1
         program.mask[0, tokens:] = 0
         program.infer()
-        return program.logits.copy()
+        return (program.logits if program.logits.ndim == 2 else program.logits[:, :tokens]).copy()
 
 
 def _tensors(length: int) -> tuple[NDArray[np.int64], Any, Any]:

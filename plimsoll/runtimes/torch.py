@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import ModelError, Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
 
@@ -83,12 +84,12 @@ class _TorchSession(Session):
         self._pad_id: int = getattr(model.encoder.config, "pad_token_id", None) or 0  # type: ignore[union-attr]
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels]; up to 32 rows are one batch, padded to the longest of them."""
+        """Return float32 [rows, labels], or [rows, longest, labels]; up to 32 rows are one batch, padded."""
         if len(input_ids) <= _BATCH_ROWS:
             return self._batch(input_ids)
         lengths = np.array([len(row) for row in input_ids])
         batches = list(self._by_length(lengths, _BATCH_ROWS))
-        found = np.concatenate([self._batch([input_ids[i] for i in rows]) for rows in batches])
+        found = ragged.joined([self._batch([input_ids[i] for i in rows]) for rows in batches])
         out = np.empty_like(found)
         out[np.concatenate(batches)] = found
         return out
@@ -103,7 +104,7 @@ class _TorchSession(Session):
             ids = torch.tensor([[*row, *[self._pad_id] * (longest - len(row))] for row in rows])
             mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         with torch.inference_mode():
-            return self._run(ids, mask)
+            return ragged.ended(self._run(ids, mask), [len(row) for row in rows])
 
     def _run(self, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float32]:
         return self._model(ids, mask).float().numpy()

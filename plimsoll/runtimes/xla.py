@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Device, Runtime, Sample, Session
 from plimsoll.core.record import Record, digest
@@ -113,7 +114,7 @@ class Xla(Runtime):
         record = _Programs(made_for=_place(self.threads), weights=names)
         (out / _PROGRAMS).write_text(record.to_json())
         session = self.open(out)
-        off = float(np.abs(session.logits(rows) - expected).max())
+        off = float(np.abs(ragged.flat(session.logits(rows), [len(row) for row in rows]) - expected).max())
         session.close()
         if not off <= _LARGEST_DIFFERENCE:
             raise Unsupported(f"the logits of XLA's programs differ from torch's by {off:.3g}",
@@ -200,8 +201,11 @@ class _XlaSession(Session):
             self._row([0] * program.length)  # the first call allocates
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [rows, labels]; rows run one after the other, each in the shortest program that holds it."""
-        return np.stack([self._row(row) for row in input_ids])
+        """Return float32 [rows, labels], or [rows, longest, labels]; rows run one after the other.
+
+        Each runs in the shortest program that holds it.
+        """
+        return ragged.stacked([self._row(row) for row in input_ids])
 
     def close(self) -> None:
         """Give back programs, weights and threads; the session answers nothing afterwards."""
@@ -218,7 +222,8 @@ class _XlaSession(Session):
         ids = np.full(program.length, _PADDING, dtype=np.int32)
         ids[:tokens] = row
         results = program.run([*program.weights, self._array(ids)])
-        return np.asarray(results.disassemble_into_single_device_arrays()[0][0])
+        answer = np.asarray(results.disassemble_into_single_device_arrays()[0][0])
+        return answer if answer.ndim == 1 else answer[:tokens]
 
 
 class _Opened(NamedTuple):
@@ -306,7 +311,7 @@ def _lowered(module: torch.nn.Module, length: int) -> _Lowered:
 
 
 def _one_row(model: Any) -> torch.nn.Module:
-    """Return a module for one row: int32 [length] with -1 for padding -> logits, float32 [labels]."""
+    """Return a module for one row: int32 [length] with -1 for padding -> float32 [labels] or [length, labels]."""
     import torch
 
     encoder: Any = _turned(model).encoder

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.bench import clock
-from plimsoll.bench.stats import mean, paired_difference, proportion
+from plimsoll.bench.stats import mean, quality, quality_difference, row_variance
 from plimsoll.core import find
 from plimsoll.core.artifact import Artifact, Invariance, file_digest, seal, size_mb
 from plimsoll.core.child import Child
@@ -140,7 +140,7 @@ def _stands(done: Trial, baseline: Trial | None) -> bool:
 def _in_words(trial: Trial) -> str:
     if trial.validation is None or trial.size_mb is None:
         return f"{trial.state}, {trial.reason}"
-    return f"{trial.validation.value:.2%} right on validation, {trial.size_mb.value:.1f} MB"
+    return f"{trial.validation.unit} {trial.validation.value:.2%} on validation, {trial.size_mb.value:.1f} MB"
 
 
 def walk(
@@ -193,6 +193,7 @@ def work_request(bench: Bench, model: Path) -> dict[str, Any]:
         "threads": bench.threads,
         "device": spec.target.device,
         "seed": spec.search.seed,
+        "incidents": str(bench.run.incidents),
     }
 
 
@@ -241,6 +242,8 @@ def built(
     made = {"model": model_digest, "machine": bench.machine, "version": version("plimsoll-ml")}
     files = bench.run.store.once("built", {"runtime": find.write(runtime.built_as), **made}, make)
 
+    shape = "batch, length, labels" if bench.run.spec.task.per_token else "batch, labels"
+
     def seal_it(out: Path) -> None:
         # links, not copies: nothing in the store is ever written to again
         shutil.copytree(files, out, ignore=shutil.ignore_patterns(ENTRY), copy_function=os.link, dirs_exist_ok=True)
@@ -251,6 +254,7 @@ def built(
                 task=bench.run.spec.task,
                 labels=bench.dataset.labels,
                 max_length=sample.max_length,
+                outputs=(f"logits: float32 [{shape if bench.dataset.labels else 'batch, hidden'}]",),
                 lineage=tuple(find.write(m) for m in moves),
                 machine=bench.machine,
             ),
@@ -274,7 +278,7 @@ def sampled(model: Path, bench: Bench) -> tuple[Sample, Path]:
         tokenizer = Tokenizer.from_file(str(spelling))
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
-        texts = bench.dataset.train.texts
+        texts = bench.dataset.train.single_texts()
         order = np.random.default_rng(bench.run.spec.search.seed).permutation(len(texts))[:2000]
         rows = [e.ids for e in tokenizer.encode_batch([texts[i] for i in order])]
         (out / "sample.json").write_text(json.dumps({"input_ids": rows, "max_length": max_length}))
@@ -306,19 +310,21 @@ def _answer(recipe: Recipe, folder: Path, bench: Bench, baseline: Trial | None, 
         bench.leave(recipe.id)
         raise
     contestant.pause()
-    targets = bench.dataset.targets("validation")
-    right = run.spec.task.correct(logits, targets)
-    against = right if baseline is None else correct(baseline.id, "validation", bench)
+    task, targets = run.spec.task, bench.dataset.targets("validation")
+    found = task.evidence(logits, targets)
+    against = found if baseline is None else evidence(baseline.id, "validation", bench)
+    delta = quality_difference(against, found, task.value, task.metric)
     seconds["score"] = time.monotonic() - began
     return Trial(
         id=recipe.id,
         recipe=recipe,
         state="scored",
         artifact=str(folder),
-        validation=proportion(int(right.sum()), len(right)),
-        validation_delta=paired_difference(against, right),
+        validation=quality(found, task.value, task.metric),
+        validation_delta=delta,
         expected_delta=None if baseline is None else _expected(baseline, logits, targets, bench),
-        disagreement=float(np.mean(against != right)),
+        disagreement=float(np.mean((against != found).reshape(len(found), -1).any(axis=1))),
+        variance=None if found.dtype == bool else row_variance(delta),
         size_mb=exact(size_mb(folder), "MB", bench.machine),
         peak_memory_mb=exact(memory, "MB", bench.machine),
         cold_start_s=exact(contestant.cold_start_s, "s", bench.machine),
@@ -326,7 +332,7 @@ def _answer(recipe: Recipe, folder: Path, bench: Bench, baseline: Trial | None, 
     )
 
 
-def _expected(baseline: Trial, logits: NDArray[np.float32], targets: NDArray[np.int64], bench: Bench
+def _expected(baseline: Trial, logits: NDArray[np.float32], targets: NDArray[Any], bench: Bench
               ) -> Measurement | None:
     """Return the change of quality that the baseline's calibrated probabilities expect of these answers."""
     reference = np.load(bench.run.folder / "scores" / f"{baseline.id}-validation.npy")
@@ -335,7 +341,10 @@ def _expected(baseline: Trial, logits: NDArray[np.float32], targets: NDArray[np.
 
 
 def scores(contestant: clock.Contestant, trial_id: str, split: dataset.Split, bench: Bench) -> NDArray[np.float32]:
-    """Return the artifact's logits on a split, float32 [rows, labels], and keep them in the run's scores/."""
+    """Return the artifact's logits on a split, and keep them in the run's scores/.
+
+    float32 [rows, labels], or [rows, most words, labels] where words are answered: `core.ragged`.
+    """
     out = bench.run.folder / "scores" / f"{trial_id}-{split}.npy"
     out.parent.mkdir(exist_ok=True)
     contestant.call(
@@ -345,7 +354,7 @@ def scores(contestant: clock.Contestant, trial_id: str, split: dataset.Split, be
     return cast("NDArray[np.float32]", np.load(out))
 
 
-def correct(trial_id: str, split: dataset.Split, bench: Bench) -> NDArray[np.bool_]:
-    """Return which rows of a split a trial answered rightly, bool [rows], from its kept logits."""
+def evidence(trial_id: str, split: dataset.Split, bench: Bench) -> NDArray[Any]:
+    """Return what each row of a split says of a trial's quality, from its kept logits: `core.parts.Task.evidence`."""
     logits = np.load(bench.run.folder / "scores" / f"{trial_id}-{split}.npy")
-    return bench.run.spec.task.correct(logits, bench.dataset.targets(split))
+    return bench.run.spec.task.evidence(logits, bench.dataset.targets(split))

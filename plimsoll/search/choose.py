@@ -93,7 +93,8 @@ def predicted_low(trial: Trial, test_rows: int, confidence: float = 0.95, still_
     if trial.validation_delta is None or trial.disagreement is None:
         return -1.0
     rows = trial.validation_delta.n
-    share = (trial.disagreement * rows + 1) / (rows + 2)
+    # of right and wrong answers, the variance of a row's part in the difference is the share that disagrees
+    share = ((trial.disagreement if trial.variance is None else trial.variance) * rows + 1) / (rows + 2)
     value = estimated_delta(trial)
     if value < 0:
         value, share = value * still_lost, share * still_lost

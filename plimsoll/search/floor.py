@@ -25,8 +25,6 @@ from plimsoll.search.attempt import Bench
 from plimsoll.search.predict import Shapes
 from plimsoll.train.shape import LayerShape
 
-_LEAST: Shapes = (LayerShape(heads=0, neurons=0, pooled=True),)
-"""Tokenizer, embeddings, norms and head: what every recipe has."""
 _LONGEST_BUILD_S = 45.0
 _ROUNDS, _REQUESTS, _WARM_ROWS = 4, 100, 100
 
@@ -109,7 +107,7 @@ def _ways(bench: Bench) -> tuple[list[Runtime], tuple[str, ...]]:
 def _measure(
     ways: Sequence[Runtime], unmeasured: Sequence[str], base: Runtime, whole: Shapes, bench: Bench
 ) -> Floor:
-    entries: dict[str, tuple[Runtime, Shapes]] = {f"least {i}": (w, _LEAST) for i, w in enumerate(ways)}
+    entries: dict[str, tuple[Runtime, Shapes]] = {f"least {i}": (w, _least(bench)) for i, w in enumerate(ways)}
     blocks = predict.timed({"baseline": (base, whole), **entries}, bench, _ROUNDS, _REQUESTS, _WARM_ROWS)
     names = {f"least {i}": "the smallest model there is" for i in range(len(ways))}
     least = sorted(_rungs(names, entries, blocks), key=lambda r: r.p95_ms.value)
@@ -123,10 +121,15 @@ def _measure(
     )
 
 
+def _least(bench: Bench) -> Shapes:
+    """Return the shape of tokenizer, embeddings, norms and head: what every recipe has."""
+    return (LayerShape(heads=0, neurons=0, pooled=predict.pools(bench)),)
+
+
 def _knows(runtime: Runtime, bench: Bench) -> bool:
     """Return whether a runtime can build the smallest model of this architecture; why not is said when it is tried."""
     try:
-        predict.probe(runtime, _LEAST, bench)
+        predict.probe(runtime, _least(bench), bench)
     except Unsupported:
         return False
     except ChildError:

@@ -38,12 +38,13 @@ def _apply(request: dict[str, Any], report: Callable[[Event], None]) -> None:
         deadline_s=request["deadline_s"],
         checkpoint=Path(request["checkpoint"]) if request.get("checkpoint") else None,
         costs=Path(request["costs"]) if request.get("costs") else None,
+        incidents=Path(request["incidents"]) if request.get("incidents") else None,
     )
     move.apply(Path(request["model"]), work, Path(request["out"]))
 
 
 def _answers(request: dict[str, Any], report: Callable[[Event], None]) -> None:
-    """Write a model's logits on a split, float32 [rows, labels] as .npy."""
+    """Write a model's answers on a split, float32 [rows, labels] or [rows, words, labels], as .npy."""
     import numpy as np
 
     from plimsoll.data.dataset import Dataset
@@ -52,10 +53,21 @@ def _answers(request: dict[str, Any], report: Callable[[Event], None]) -> None:
     folder = Path(request["model"])
     record = encoder.ModelRecord.from_file(folder / encoder.MODEL_RECORD)
     rows = getattr(Dataset.load(Path(request["data"])), request["split"])
-    with loop.settings(_work(request, report)):
+    work = _work(request, report)
+    tokens = batches.of_task(work.task, folder, rows.texts, record.max_length)
+    with loop.settings(work):
         model = encoder.load(folder).to(request["device"])
-        np.save(request["out"], loop.predict(model, batches.tokenize(folder, rows.texts, record.max_length),
-                                             request["device"]))
+        np.save(request["out"], tokens.answers(loop.predict(model, tokens, request["device"])))
+
+
+def _embed(request: dict[str, Any], report: Callable[[Event], None]) -> None:
+    """Write a model's pooled states of texts, which are a JSON list in a file, as `plimsoll.train.forgetting` does."""
+    from plimsoll.train import forgetting, loop
+
+    texts = json.loads(Path(request["texts"]).read_text())
+    with loop.settings(_work(request, report)):
+        forgetting.write(Path(request["model"]), texts, request["layered"], Path(request["out"]), request["device"],
+                         report)
 
 
 def _module_costs(request: dict[str, Any], report: Callable[[Event], None]) -> list[dict[str, Any]]:
@@ -86,6 +98,5 @@ def _shapes(request: dict[str, Any], report: Callable[[Event], None]) -> list[di
 
 
 if __name__ == "__main__":
-    serve(
-        {"apply": _apply, "answers": _answers, "build": _build, "probe": _probe, "shapes": _shapes, "module_costs": _module_costs}
-    )
+    serve({"apply": _apply, "answers": _answers, "build": _build, "embed": _embed, "module_costs": _module_costs,
+           "probe": _probe, "shapes": _shapes})

@@ -1,4 +1,4 @@
-"""Ways to tune one model, compared on the user's rows and machine: short probes first, in full for who may still win."""
+"""Ways to tune one model, compared on the user's rows and machine: short probes first, in full who may still win."""
 
 from __future__ import annotations
 
@@ -38,8 +38,6 @@ _EPOCHS = 3
 """Over the part of the rows that a probe sees: fewer say little about rows that come again."""
 _FEWEST_ROWS = 512
 _SWEEP_VALIDATION = 400
-_MANY = 1000
-"""Epochs, where the time decides."""
 _FULL_EPOCHS, _FULL_PATIENCE = 20, 3
 
 
@@ -49,6 +47,7 @@ class Plan(NamedTuple):
     sweep_rows: int
     equal_rows: int
     equal_s: float
+    """Of the move as a whole, reading and writing included."""
 
 
 class Costs(Record):
@@ -122,7 +121,7 @@ def plan(budget_s: float, speeds: Mapping[str, float], sweeps: Mapping[str, int]
     speeds: rows a second of each method that takes steps; `sweeps`: how many learning rates it tries.
     """
     if not speeds:
-        return Plan(0, 0, _OVERHEAD_S)
+        return Plan(0, 0, 2 * _OVERHEAD_S)
 
     def rows(share: float, trainings: Mapping[str, int]) -> int:
         left_s = budget_s * share - _OVERHEAD_S * sum(trainings.values())
@@ -130,15 +129,16 @@ def plan(budget_s: float, speeds: Mapping[str, float], sweeps: Mapping[str, int]
         return int(min(_EPOCHS * train_rows, max(_EPOCHS * min(_FEWEST_ROWS, train_rows), each)))
 
     drawn = dict.fromkeys(speeds, SEEDS)
-    equal_s = max(_OVERHEAD_S, budget_s * _TIME / (SEEDS * len(speeds)) - _OVERHEAD_S)
+    equal_s = max(2 * _OVERHEAD_S, budget_s * _TIME / (SEEDS * len(speeds)))
     return Plan(rows(_SWEEP, {name: n for name, n in sweeps.items() if n > 1} or sweeps), rows(_ROWS, drawn), equal_s)
 
 
 def compare(bench: Bench, machine: Machine, names: Sequence[str], minutes: float) -> Comparison:
     """Compare the methods on the bench's rows, and hand over the model of the one that was chosen.
 
-    minutes: what the comparison may take, from the beginning of the run. The same call on the same folder goes on from the probes that are finished. Raises SpecError for a method that is
-    none, and ChildError when not a single method could be trained.
+    minutes: what the comparison may take, from the beginning of the run. The same call on the same folder goes on from
+    the probes that are finished. Raises SpecError for a method that is none, and ChildError when not a single method
+    could be trained.
     """
     there = bench.run.folder / COMPARISON
     if there.exists():
@@ -147,13 +147,14 @@ def compare(bench: Bench, machine: Machine, names: Sequence[str], minutes: float
     moves, methods = chosen_of(names, spec)
     arms: list[Arm] = []
     for move in moves:
-        arm = _costed(move, bench)
+        arm = _costed(move, bench, verdicts.memory_mb(machine))
         if isinstance(arm, Method):
             methods.append(arm)
         else:
             arms.append(arm)
     if not arms:
-        raise ChildError(f"no method could be trained: {methods[0].reason}", f"its log is in {bench.run.folder / 'logs'}")
+        raise ChildError(f"no method could be trained: {methods[0].reason}",
+                         f"its log is in {bench.run.folder / 'logs'}")
     _short_probes(arms, bench, minutes)
     full = _survivors(arms, bench)
     _in_full(full, bench, minutes)
@@ -181,7 +182,7 @@ def tuned_by_the_best(bench: Bench, machine: Machine) -> Comparison:
     return compared
 
 
-def _costed(move: Move, bench: Bench) -> Arm | Method:
+def _costed(move: Move, bench: Bench, available_mb: float) -> Arm | Method:
     """Measure a method's steps in a process of its own; a method that breaks is a record with the reason."""
     folder = bench.run.folder / "costs"
     file = folder / f"{_id(move)}.json"
@@ -199,8 +200,11 @@ def _costed(move: Move, bench: Bench) -> Arm | Method:
             return Method(move=move, state="failed", reason=f"broke: {e.message}")
         bench.retire_maker()
     costs = Costs.from_file(file)
-    # measured once, so that no probe spends its time on measuring it again
-    return Arm(_changed(move, precision=costs.precision) if costs.precision else move, costs)
+    if costs.step_s:  # settled here, so that no probe spends its time on measuring it again
+        step = {p: float(np.median(s)) for p, s in costs.step_s.items()}
+        move = _changed(move, precision=costs.precision,
+                        checkpointing=verdicts.policy(step, costs.peak_mb, available_mb))
+    return Arm(move, costs)
 
 
 def _short_probes(arms: Sequence[Arm], bench: Bench, minutes: float) -> None:
@@ -220,8 +224,20 @@ def _short_probes(arms: Sequence[Arm], bench: Bench, minutes: float) -> None:
             if seed < arm.draws:
                 epochs = _changed(arm.move, epochs=_EPOCHS, patience=_EPOCHS)
                 _probe(arm, epochs, "equal_rows", seed, few, bench)
-                timed = _changed(arm.move, epochs=_MANY, patience=_MANY)
-                _probe(arm, timed, "equal_time", seed, bench.data, bench, deadline_s=planned.equal_s)
+                rows, passes = in_time(planned.equal_s, arm.at("equal_rows")[0], train_rows)
+                data = _part(bench, rows, len(bench.dataset.validation))
+                _probe(arm, _changed(arm.move, epochs=passes, patience=passes), "equal_time", seed, data, bench)
+
+
+def in_time(seconds: float, probe: Probe, train_rows: int) -> tuple[int, int]:
+    """Return how many rows a method learns from, and how often, in so many seconds, by the speed of a finished probe.
+
+    Counted in rows and not cut off by a clock, so that the learning rate comes to its end and a slow method, too, gets
+    no more than its time, where a whole pass over the rows would take longer.
+    """
+    seen = seconds * probe.rows_seen / probe.seconds
+    passes = max(1, round(seen / train_rows))
+    return max(1, min(train_rows, int(seen / passes))), passes
 
 
 def _sweep(arm: Arm, rows: int, bench: Bench) -> None:

@@ -152,7 +152,7 @@ def table(runtimes: Sequence[Runtime], bench: Bench, widths: bool = True) -> lis
     laid out like BERT's.
     """
     whole = shapes(bench)
-    wanted = probes_of(whole, widths)
+    wanted = probes_of(whole, widths, pools(bench))
 
     def make(out: Path) -> None:
         entries = {f"{i}-{j}": (r, p) for i, r in enumerate(runtimes) for j, p in enumerate(wanted)}
@@ -171,13 +171,20 @@ def table(runtimes: Sequence[Runtime], bench: Bench, widths: bool = True) -> lis
     return [LatencyTable.from_file(folder / f"{i}.json") for i in range(len(runtimes))]
 
 
-def table_s(runtime: Runtime, whole: Shapes, widths: bool = True) -> float:
+def table_s(runtime: Runtime, whole: Shapes, widths: bool = True, pooled: bool = True) -> float:
     """Return roughly how many seconds a table takes: most are small models, built in half the time."""
-    return len(probes_of(whole, widths)) * runtime.build_s / 2
+    return len(probes_of(whole, widths, pooled)) * runtime.build_s / 2
 
 
-def probes_of(whole: Shapes, widths: bool = True) -> list[Shapes]:
+def pools(bench: Bench) -> bool:
+    """Return whether a model of this task may leave one answer a row: not where every token has its own."""
+    return not bench.run.spec.task.per_token
+
+
+def probes_of(whole: Shapes, widths: bool = True, pooled: bool = True) -> list[Shapes]:
     """Return models that tell costs apart: depths, modules that are gone, a pooled layer, and mixtures of widths.
+
+    Without `pooled` none of them is.
 
     The mixtures keep the fit honest where students are: on MiniLM, probes of whole, half and no width alone put
     models between them 10 % too high.
@@ -191,14 +198,14 @@ def probes_of(whole: Shapes, widths: bool = True) -> list[Shapes]:
     if widths:
         no_heads, no_neurons = (full.model_copy(update={name: 0}) for name in ("heads", "neurons"))
         probes += [(no_heads,) * depth, (no_neurons,) * depth, (full,) * len(whole)]
-        for pooled, quarters in _MIXTURES:
+        for asks_once, quarters in _MIXTURES:
             layers = [
                 LayerShape(heads=max(1, full.heads * h // 4), neurons=max(1, full.neurons * n // 4))
                 for h, n in quarters
             ]
-            layers[-1] = layers[-1].model_copy(update={"pooled": pooled})
+            layers[-1] = layers[-1].model_copy(update={"pooled": asks_once})
             probes.append(tuple(layers[-len(whole):]))
-    return list(dict.fromkeys(probes))
+    return [p for p in dict.fromkeys(probes) if pooled or not p[-1].pooled]
 
 
 def shapes(bench: Bench, model: Path | None = None) -> Shapes:

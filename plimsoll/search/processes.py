@@ -56,7 +56,7 @@ def train(bench: Bench, move: Move, processes: int, spreading: Spreading) -> Tra
             file = run.folder / _JOB
             write_atomic(file, job.to_json())
             lines = launch_lines(file, processes)
-            run.report({"stage": "launch", "note": f"{processes} processes by the first line; the second does it too"})
+            run.report({"stage": "launch", "note": f"{processes} processes by the first of these lines; either does"})
             for line in lines.values():
                 run.report({"stage": "launch", "text": f"OMP_NUM_THREADS={threads} {shlex.join(line)}"})
             _start(lines["torchrun"], threads, run.report, run.folder / "logs" / "processes.log")
@@ -71,7 +71,8 @@ def _job(bench: Bench, move: Move, threads: int, spreading: Spreading) -> Job:
     spec, folder = bench.run.spec, bench.run.folder.resolve()
     return Job(move=move, task=spec.task, model=str(bench.pretrained.resolve()), data=str(bench.data.resolve()),
                out=str(folder / _MODEL), threads=threads, device=spec.target.device, seed=spec.search.seed,
-               spreading=spreading, deadline_s=spec.budget.search_minutes * 60, checkpoint=str(folder / _CHECKPOINT))
+               spreading=spreading, deadline_s=spec.budget.search_minutes * 60, checkpoint=str(folder / _CHECKPOINT),
+               incidents=str(bench.run.incidents.resolve()))
 
 
 def _judged(model: Path, bench: Bench) -> Any:

@@ -15,6 +15,7 @@ from plimsoll.core.parts import Event
 from plimsoll.core.spec import Spec
 from plimsoll.core.store import Store, disk_errors, write_atomic
 from plimsoll.core.trial import Trial
+from plimsoll.train import incidents
 
 SPEC_RECORD = "spec.json"
 
@@ -48,6 +49,19 @@ class Run:
             line = json.dumps({"elapsed_s": round(self.elapsed_s, 2), **event})
             with disk_errors(self.folder), (self.folder / "log.jsonl").open("a", encoding="utf-8") as f:
                 f.write(line + "\n")
+
+    @property
+    def incidents(self) -> Path:
+        """The file, a JSON line each, in which trainings keep what was wrong at a step and what was done about it."""
+        return self.folder / "logs" / "incidents.jsonl"
+
+    def incident_notes(self) -> list[str]:
+        """Return what a reader of the result must know of them: one sentence, or none where nothing was wrong."""
+        found = [i.cause for i in incidents.load(self.incidents) if not i.minor]
+        if not found:
+            return []
+        return [f"Incidents in training: {len(found)} ({', '.join(sorted(set(found)))}); where each came from and what "
+                f"was done about it is in {self.incidents.relative_to(self.folder)}."]
 
     def trial(self, trial_id: str) -> Trial | None:
         """Return a finished trial, or None."""
@@ -112,6 +126,14 @@ class Run:
             with contextlib.suppress(json.JSONDecodeError, KeyError):
                 last = float(json.loads(line)["elapsed_s"])
         return last
+
+
+def asked(folder: Path) -> Spec:
+    """Return the spec that a run folder answers; raises RunError when it holds no run."""
+    path = folder / SPEC_RECORD
+    if not path.exists():
+        raise RunError(f"{folder} holds no run", "give the folder that plimsoll tune printed")
+    return Spec.parse(json.loads(path.read_text())["spec"], str(path))
 
 
 @contextlib.contextmanager

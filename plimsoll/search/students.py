@@ -154,20 +154,23 @@ def taught(
     whole = predict.shapes(bench, tuned)
     limit_ms = limit(p95_ms, trials[0], base, opened.spec.budget)
     runtime, asked = trials[0].recipe.runtime, opened.spec.search.keep_layers
-    before_s = predict.table_s(runtime, whole, widths=asked is None) + (_COSTS_S if asked is None else 0.0)
+    pools = predict.pools(bench)
+    before_s = predict.table_s(runtime, whole, asked is None, pools) + (_COSTS_S if asked is None else 0.0)
     clock = _clock(base, limit_ms / p95_ms[trials[0].id], bench, final_s + before_s, _AROUND_S + runtime.build_s)
     table = predict.table([runtime], bench, widths=clock.searches and asked is None)[0]
     table = table.scaled(whole, p95_ms[trials[0].id])
     widest_ms = limit_ms * _ROOM * _DRIFT
     lesson = _Lesson(table, clock, bench, base, tuned, final_s)
-    ladders = [ladder(whole, asked, pooled) for pooled in (True, False)]
+    plain = ladder(whole, asked, pooled=False)
+    # where none may be pooled, the plain ones are what there is from one layer up
+    ladders = (ladder(whole, asked, pooled=True), plain) if pools else (plain, ())
     ruled_out = [lesson.ruled_out(s, widest_ms) for s in hopeless([*ladders[0], *ladders[1]], table, widest_ms)]
     if not clock.searches:
-        within = _proposals(whole, ladders, None, table, limit_ms, limit_ms, asked)
+        within = _proposals(whole, ladders, None, table, limit_ms, limit_ms, asked, pools)
         deepest = max(within, key=lambda s: table.p95_ms(s.layers), default=None)
         return [*ruled_out, *([lesson.full(deepest, share=1.0)] if deepest else [])]
     costs = None if asked else _costs(base, bench)
-    first = _proposals(whole, ladders, costs, table, limit_ms, widest_ms, asked)[: clock.lessons]
+    first = _proposals(whole, ladders, costs, table, limit_ms, widest_ms, asked, pools)[: clock.lessons]
     short: dict[str, tuple[Student, Trial]] = {}
     more = iter(()) if asked else _sampled(whole, first, table, limit_ms, clock.lessons, lesson, short)
     for student in itertools.chain(first, more):
@@ -245,25 +248,26 @@ def hopeless(these: Sequence[Student], table: LatencyTable, widest_ms: float) ->
 
 def _proposals(
     whole: Shapes, ladders: Sequence[Sequence[Student]], costs: Sequence[LayerLosses] | None, table: LatencyTable,
-    limit_ms: float, widest_ms: float, sizes: Sequence[int] | None = None,
+    limit_ms: float, widest_ms: float, sizes: Sequence[int] | None = None, pools: bool = True,
 ) -> list[Student]:
     """Return the students to look at first: pooled ones of one layer and more, the deepest that is not pooled, and the
     best widths for all of the limit and for shares of it.
 
     ladders: the students of full width, pooled ones and others. Of the pooled ones those up to `widest_ms` count, of
     the others those within the limit. Where none fits: one layer of half the width, unless a spec names `sizes`.
+    pools: whether the last layer may be pooled.
     """
     pooled, plain = (
         [s for s in these if table.p95_ms(s.layers) <= most]
         for these, most in zip(ladders, (widest_ms, limit_ms), strict=True)
     )
-    wide = [by_costs(whole, costs, table, limit_ms * room * 1000, pooled=True) for room in _ROOMS] if costs else []
+    wide = [by_costs(whole, costs, table, limit_ms * room * 1000, pools) for room in _ROOMS] if costs else []
     candidates = [*pooled[:1], *pooled[-1:], *wide[:1], *pooled[1:2], *plain[-1:], *wide[1:], *pooled[2:-1]]
     found = list({s.moves: s for s in candidates if s is not None}.values())
     if found or sizes is not None:
         return found
     full = whole[0]
-    least = uniform(whole, 1, max(1, full.heads // 2), max(1, full.neurons // 2), pooled=True)
+    least = uniform(whole, 1, max(1, full.heads // 2), max(1, full.neurons // 2), pools)
     return [least] if table.p95_ms(least.layers) <= widest_ms else []
 
 
@@ -281,18 +285,18 @@ def _sampled(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     full = whole[0]
-    seed = lesson.bench.run.spec.search.seed
+    seed, space = lesson.bench.run.spec.search.seed, _space(whole, optuna, predict.pools(lesson.bench))
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=_FEWEST))
     seen = {student.moves for student in first}
     for student, trial in judged.values():
         values = _choices(student, whole)
         if values is not None:
             study.add_trial(optuna.trial.create_trial(
-                params=values, distributions=_space(whole, optuna), value=lesson.badness(student, trial, limit_ms)))
+                params=values, distributions=space, value=lesson.badness(student, trial, limit_ms)))
     tries = 0
     while len(seen) < count and tries < 50 * count:
         tries += 1
-        ask = study.ask(_space(whole, optuna))
+        ask = study.ask(space)
         p = ask.params
         widths = _share(full.heads, p["heads"]), _share(full.neurons, p["neurons"])
         student = uniform(whole, p["layers"], *widths, p["pooled"])
@@ -304,10 +308,11 @@ def _sampled(
         study.tell(ask, lesson.badness(student, next(t for s, t in judged.values() if s == student), limit_ms))
 
 
-def _space(whole: Shapes, optuna: Any) -> dict[str, Any]:
+def _space(whole: Shapes, optuna: Any, pools: bool = True) -> dict[str, Any]:
     of = optuna.distributions
     return {"layers": of.IntDistribution(1, len(whole)), "heads": of.IntDistribution(1, 4),
-            "neurons": of.IntDistribution(1, 4), "pooled": of.CategoricalDistribution([True, False])}
+            "neurons": of.IntDistribution(1, 4),
+            "pooled": of.CategoricalDistribution([True, False] if pools else [False])}
 
 
 def _share(count: int, quarters: int) -> int:

@@ -95,7 +95,8 @@ def _students(trials: Sequence[Trial], bench: Bench, base: Trial) -> list[Trial]
     p95 = races.short_p95_ms(candidates, "short", bench)
     fastest = sorted(candidates, key=lambda t: p95[t.id])[:2]
     final_s = _final_s(opened)
-    if students.supported(bench):
+    # where there is no teacher for a row, the moves below say so themselves
+    if students.supported(bench) and spec.task.texts == 1:
         return students.taught(
             fastest, p95, bench, base, final_s,
             race=lambda them: races.short_p95_ms(them, "students", bench, races.OF_STUDENTS),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from plimsoll.bench import clock
 from plimsoll.bench.clock import Blocks
 from plimsoll.bench.machine import Machine, fingerprint
-from plimsoll.bench.stats import drift, paired_difference, proportion, rows_to_certify
+from plimsoll.bench.stats import drift, quality, quality_difference, rows_to_certify
 from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact, LengthCost
 from plimsoll.core.decision import Decision, Rejected, Side, ThreeNumbers
 from plimsoll.core.errors import RunError, SpecError, Unsupported
@@ -27,7 +27,7 @@ from plimsoll.core.store import ENTRY, Store, write_atomic
 from plimsoll.core.trial import Trial
 from plimsoll.data import dataset, pretrained
 from plimsoll.search import choose, floor, methods, races, run, space, tries
-from plimsoll.search.attempt import Bench, correct, scores
+from plimsoll.search.attempt import Bench, evidence, scores
 
 _LOOKS = 3
 """How many artifacts at most are put to the same test rows."""
@@ -113,24 +113,22 @@ def prepared(
 
 def decided(trials: Sequence[Trial], blocks: Blocks, bench: Bench, machine: Machine) -> Decision:
     """Put the ranked finalists to the test rows, one after the other, until one holds every limit."""
-    spec, rows = bench.run.spec, len(bench.dataset.test)
+    spec, rows, task = bench.run.spec, len(bench.dataset.test), bench.run.spec.task
     by_id = {t.id: t for t in trials}
     base = by_id[next(t.id for t in trials if t.baseline)]
     reference = _tested(base, bench)
     by_id[base.id] = base = base.model_copy(
         update={
-            "quality": proportion(int(reference.sum()), rows),
-            "quality_delta": exact(0.0, "accuracy"),  # against itself, whatever the number of rows
+            "quality": quality(reference, task.value, task.metric),
+            "quality_delta": exact(0.0, task.metric),  # against itself, whatever the number of rows
         }
     )
 
     def judge(trial: Trial, look: int) -> Trial:
-        right = _tested(trial, bench)
+        found = _tested(trial, bench)
+        delta = quality_difference(reference, found, task.value, task.metric, choose.look_confidence(look))
         return trial.model_copy(
-            update={
-                "quality": proportion(int(right.sum()), rows),
-                "quality_delta": paired_difference(reference, right, choose.look_confidence(look)),
-            }
+            update={"quality": quality(found, task.value, task.metric), "quality_delta": delta}
         )
 
     timed = [by_id[i] for i in blocks]
@@ -156,13 +154,13 @@ def decided(trials: Sequence[Trial], blocks: Blocks, bench: Bench, machine: Mach
     return _decision(by_id, base, chosen, met, looks, blocks, bench, machine)
 
 
-def _tested(trial: Trial, bench: Bench) -> NDArray[np.bool_]:
-    """Return which test rows an artifact answers rightly, bool [rows]; what the races asked is not asked again."""
+def _tested(trial: Trial, bench: Bench) -> NDArray[Any]:
+    """Return what the test rows say of an artifact's quality; what the races asked is not asked again."""
     if not (bench.run.folder / "scores" / f"{trial.id}-test.npy").exists():
         contestant = bench.enter(trial.id, Path(trial.artifact))
         scores(contestant, trial.id, "test", bench)
         contestant.pause()
-    return correct(trial.id, "test", bench)
+    return evidence(trial.id, "test", bench)
 
 
 def _decision(
@@ -324,7 +322,8 @@ def _notes(chosen: Trial, looks: int, blocks: Blocks, bench: Bench) -> list[str]
         notes.append(f"{looks} artifacts were put to the same test rows one after the other, held to {held}.")
     if spec.budget.quality_drop is not None and chosen.disagreement is not None:
         delta = chosen.quality_delta
-        need = rows_to_certify(max(chosen.disagreement, 1 / max(rows, 1)), spec.budget.quality_drop)
+        variance = chosen.disagreement if chosen.variance is None else min(chosen.variance, 1.0)
+        need = rows_to_certify(max(variance, 1 / max(rows, 1)), spec.budget.quality_drop)
         if need is not None and need > rows and delta is not None and delta.low < -spec.budget.quality_drop:
             notes.append(
                 f"{rows} test rows are too few to certify {choose.points(spec.budget.quality_drop, sign=False)} "
@@ -334,4 +333,4 @@ def _notes(chosen: Trial, looks: int, blocks: Blocks, bench: Bench) -> list[str]
         notes.append(
             f"{chosen.invariance.flips} of {chosen.invariance.rows} answers changed with the company in the batch."
         )
-    return notes
+    return notes + bench.run.incident_notes()

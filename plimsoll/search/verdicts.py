@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _STAGES: tuple[Stage, ...] = ("equal_rows", "equal_time", "full")
 _APART = 0.03
 """By how much two ways to find the share of recomputation may differ."""
+_OF_MEMORY = 0.8
+"""The largest share of the memory that training may take at its peak."""
 
 
 def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], bench: Bench, machine: Machine
@@ -39,10 +41,13 @@ def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], b
     methods = sorted((*methods, *others), key=lambda m: (order[m.state], last.get(m.move.name(), 0.0)))
     model, quality = _handed_over(winner, bench)
     whole = winner.at("full")
-    notes = [f"{m.move.name()}: the two ways to find the share of recomputation are {m.recompute.apart:.1%} of the step apart"
-             for m in methods if m.recompute is not None and m.recompute.apart > _APART]
+    notes = [f"{m.move.name()}: the two ways to find the share of recomputation differ by {m.recompute.apart:.1%} of "
+             "the step" for m in methods if m.recompute is not None and m.recompute.apart > _APART]
     if len(level) > 1:
-        notes.append("Level within the noise, so not ranked among each other: " + ", ".join(a.name for a in level) + ".")
+        names = ", ".join(a.name for a in level)
+        notes.append(f"Level within the noise, so not ranked among each other: {names}.")
+    notes.append(f"{winner.name} in full: seed by seed {', '.join(f'{p.quality:.2%}' for p in whole)}.")
+    notes += bench.run.incident_notes()
     return Comparison(
         chosen=winner.name,
         why=_why(winner, best, level, bench),
@@ -51,11 +56,11 @@ def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], b
         rows={stage: _given(arms, stage) for stage in _STAGES},
         methods=tuple(methods),
         questions=tuple(_question(m, winner.name) for m in methods if m.state != "chosen"),
-        checkpointing=checkpointing(next(m for m in methods if m.state == "chosen"), bench_memory_mb(machine)),
+        checkpointing=checkpointing(next(m for m in methods if m.state == "chosen"), memory_mb(machine)),
         quality=quality,
         model=model,
         probes=tuple(p for a in arms for p in a.probes),
-        notes=tuple([*notes, f"{winner.name} in full: seed by seed " + ", ".join(f"{p.quality:.2%}" for p in whole) + "."]),
+        notes=tuple(notes),
         machine={"fingerprint": machine.model_dump(mode="json"), "digest": machine.digest},
         spec_digest=spec.digest,
         seconds=round(bench.run.elapsed_s, 1),
@@ -67,23 +72,30 @@ def cost(arm: Arm) -> float:
     return float(np.median(arm.costs.step_s["none"])) if arm.costs.step_s else 0.0
 
 
-def checkpointing(method: Method, memory_mb: float) -> str:
-    """Return which policy of activation checkpointing to train with, and the numbers that say so.
-
-    The quickest policy whose measured peak leaves a fifth of the memory free.
-    """
+def checkpointing(method: Method, available_mb: float) -> str:
+    """Return which policy of activation checkpointing the method was trained with, and the numbers that say so."""
     step, peak = method.step_ms, method.peak_memory_mb
     if len(step) < 2:
         return f"none: {method.recompute_reason or 'no other policy was timed'}"
-    fitting = [p for p in step if peak[p] <= 0.8 * memory_mb] or [min(step, key=lambda p: peak[p])]
-    chosen = min(fitting, key=lambda p: step[p].value)
+    chosen = policy({p: m.value for p, m in step.items()}, peak, available_mb)
     rest = "; ".join(f"{p} takes {step[p].value / step[chosen].value:.2f} times as long and peaks at {peak[p]:,.0f} MB"
                      for p in step if p != chosen)
     return (f"{chosen}: a step takes {step[chosen].value:.0f} ms and the process peaks at {peak[chosen]:,.0f} of "
-            f"{memory_mb:,.0f} MB; {rest}")
+            f"{available_mb:,.0f} MB; {rest}")
 
 
-def bench_memory_mb(machine: Machine) -> float:
+def policy(step: Mapping[str, float], peak_mb: Mapping[str, float], available_mb: float) -> str:
+    """Return the quickest policy of activation checkpointing whose peak leaves a fifth of the memory free.
+
+    step: the time of one by policy, in any unit. Where no policy leaves so much, the one of the lowest peak.
+    """
+    if "none" in step and peak_mb["none"] <= _OF_MEMORY * available_mb:
+        return "none"  # it does the least work: where another was timed as quicker, that is noise
+    fitting = [p for p in step if peak_mb[p] <= _OF_MEMORY * available_mb] or [min(step, key=lambda p: peak_mb[p])]
+    return min(fitting, key=lambda p: step[p])
+
+
+def memory_mb(machine: Machine) -> float:
     """Return the memory this process may take, in MB (10^6 bytes)."""
     return (machine.memory_limit_mb or machine.memory_mb) * 1024**2 / 1e6
 

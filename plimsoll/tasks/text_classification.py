@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.parts import Task
+from plimsoll.core.pooling import mean_of_real
+from plimsoll.core.prediction import Prediction
 from plimsoll.data.read import read
-from plimsoll.data.rows import Rows
+from plimsoll.data.rows import NO_TARGET, Rows
 
 
 class TextClassification(Task):
@@ -48,18 +50,22 @@ class TextClassification(Task):
                 self.classifier = torch.nn.Linear(hidden_size, labels)
 
             def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-                weight = mask.unsqueeze(-1).to(hidden.dtype)
-                pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-                return self.classifier(self.dropout(pooled))
+                return self.classifier(self.dropout(mean_of_real(hidden, mask)))
 
         return MeanPooledHead()
 
-    def correct(self, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def loss(self, outputs: Any, targets: Any, smoothing: float) -> Any:
+        """Return the cross-entropy with int64 [rows] targets; of these `NO_TARGET` counts for nothing."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, targets, label_smoothing=smoothing, ignore_index=NO_TARGET)
+
+    def evidence(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.bool_]:
         """Return bool [rows]: the largest logit is the target's."""
-        return logits.argmax(axis=1) == targets
+        return outputs.argmax(axis=1) == targets
 
     def expected_change(
-        self, reference: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[np.int64]
+        self, reference: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[Any]
     ) -> NDArray[np.float64]:
         """Return per row the reference's probability of these labels less that of its own, float64 [rows], <= 0.
 
@@ -78,7 +84,7 @@ class TextClassification(Task):
         chance = np.exp(log_softmax(reference.astype(np.float64) / np.exp(best), axis=1))
         return chance[rows, logits.argmax(axis=1)] - chance[rows, reference.argmax(axis=1)]
 
-    def score(self, logits: NDArray[np.float32], targets: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
+    def score(self, logits: NDArray[np.float32], targets: NDArray[Any], labels: Sequence[str]) -> dict[str, Any]:
         """Return accuracy, macro-F1 (unweighted mean over classes that occur) and the recall of each class."""
         predicted = logits.argmax(axis=1)
         classes = np.arange(len(labels))
@@ -93,3 +99,9 @@ class TextClassification(Task):
             "macro_f1": float(np.mean(f1[seen])),
             "recall": {labels[c]: float(recall[c]) for c in classes.tolist() if seen[c]},
         }
+
+    def prediction(self, outputs: NDArray[np.float32], text: str, labels: Sequence[str]) -> Prediction:
+        """Return the label of the largest logit, float32 [labels], and its probability."""
+        best = int(outputs.argmax())
+        # the softmax of the largest logit, shifted by it so that nothing overflows
+        return Prediction(labels[best], float(1 / np.exp(outputs - outputs[best]).sum()))

@@ -94,3 +94,19 @@ TINY_ROWS: tuple[tuple[str, str], ...] = tuple(
     for when in ("", "please", "now", "today", "for me")
 )
 """135 rows (text, label) in three classes a tiny model can tell apart."""
+
+
+TINY_TAGGED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = tuple(
+    ((*verb, *noun, *when), (*("O" for _ in verb), *tags, *("O" for _ in when)))
+    for verb in (("play", "the"), ("turn", "on"), ("stop",), ("what", "is", "the"))
+    for noun, tags in (
+        (("song",), ("B-music",)),
+        (("jazz", "music"), ("B-music", "I-music")),
+        (("lamp",), ("B-light",)),
+        (("my", "light"), ("B-light", "I-light")),
+        (("rain", "song", "lamp"), ("O", "B-music", "B-light")),
+        (("weather",), ("O",)),
+    )
+    for when in ((), ("please",), ("now",), ("for", "me"), ("tonite", "!"))
+)
+"""120 rows (words, tags in IOB2) whose entities a tiny model can tell; jazz and tonite take several tokens."""

@@ -43,6 +43,11 @@ class AdapterMove(Move):
     """Epochs without a better validation score before training stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products. auto measures fp32 against bf16 on the first rows and keeps the faster."""
+    checkpointing: Literal["none", "selective", "full"] = "none"
+    """Which activations are computed again in the backward pass instead of kept: a trade of time for memory."""
+    on_nonfinite: Literal["recover", "stop"] = "recover"
+    """What to do about a loss or gradients that are not finite. recover treats the cause: it leaves out rows, goes on
+    in fp32, or rolls back to good weights at half the rate. stop ends with an error that names the cause."""
 
     @abstractmethod
     def adapt(self, model: torch.nn.Module) -> Adapter:
@@ -51,8 +56,8 @@ class AdapterMove(Move):
     def apply(self, model: Path, work: Work, out: Path) -> None:
         """Write the tuned model to `out`, its adapters folded in.
 
-        Raises ChildError when the loss is not finite or the folded model answers otherwise, and Unsupported for an
-        encoder that these adapters do not fit.
+        Raises ChildError when the loss does not stay finite or the folded model answers otherwise, and Unsupported for
+        an encoder that these adapters do not fit.
         """
         began = time.perf_counter()
         from plimsoll.train import loop, tuning
@@ -60,6 +65,7 @@ class AdapterMove(Move):
         how = loop.Training(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
             head_learning_rate=self.head_learning_rate, weight_decay=self.weight_decay, warmup=self.warmup,
-            patience=self.patience, precision=self.precision)
+            patience=self.patience, precision=self.precision, checkpointing=self.checkpointing,
+            on_nonfinite=self.on_nonfinite)
         tuning.tune(model, work, out, self.name(), how, began, label_smoothing=self.label_smoothing,
                     max_length=self.max_length, adapt=self.adapt)

@@ -1,4 +1,4 @@
-"""Few weights trained in place of all: adapters of the peft library on an encoder, folded into plain weights at the end.
+"""Few weights trained in place of all: adapters of the peft library on an encoder, folded into weights at the end.
 
 What is shipped has no adapters in it: low-rank updates are added to the matrices they belong to, soft prompts become
 tokens of the vocabulary that the tokenizer puts before every text, and prefixes become weights of the attention.
@@ -7,12 +7,15 @@ tokens of the vocabulary that the tokenizer puts before every text, and prefixes
 from __future__ import annotations
 
 import json
+import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plimsoll.core import ragged
 from plimsoll.core.errors import ChildError, Unsupported
 from plimsoll.train import prefix, shape
 from plimsoll.train.batches import Tokens
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 _AGREE = 1e-3
-"""The most that a logit may move when adapters are folded in: they are some units wide, and fp32 sums of 384 products in
-another order move them by 1e-5."""
+"""The most that a logit may move when adapters are folded in: they are some units wide, and fp32 sums of 384 products
+in another order move them by 1e-5."""
 
 
 class Adapter(ABC):
@@ -51,7 +54,8 @@ def fold(model: torch.nn.Module, adapter: Adapter, rows: Tokens, device: str) ->
     """
     before = predict(model, rows, device)
     adapter.fold(model)
-    moved = float(np.abs(predict(model, adapter.as_read(rows), device) - before).max())
+    after = predict(model, adapter.as_read(rows), device)
+    moved = float(np.abs(ragged.flat(after, rows.lengths) - ragged.flat(before, rows.lengths)).max())
     if not moved <= _AGREE:
         raise ChildError(f"with its adapters folded in, the model answers otherwise: a logit moved by {moved:.2g}",
                          "this is a defect; tune by finetune or lora instead")
@@ -134,7 +138,7 @@ class SoftPrompt(Adapter):
     """Vectors that stand before the embeddings of every text: prompt tuning."""
 
     def __init__(self, model: torch.nn.Module, tokens: int) -> None:
-        from peft import PromptTuningConfig, get_peft_model
+        from peft import PromptTuningConfig
 
         self.tokens = tokens
         encoder: Any = model.encoder
@@ -142,7 +146,7 @@ class SoftPrompt(Adapter):
         self._vocabulary: int = encoder.config.vocab_size
         config = PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=tokens,
                                     prompt_tuning_init="SAMPLE_VOCAB")
-        model.encoder = _prompted(get_peft_model(encoder, config), encoder, tokens)
+        model.encoder = _prompted(_by_peft(encoder, config), encoder, tokens)
 
     def fold(self, model: torch.nn.Module) -> None:
         import torch
@@ -161,7 +165,8 @@ class SoftPrompt(Adapter):
         prompt = np.arange(self._vocabulary, self._vocabulary + self.tokens)
         rows = [np.concatenate([prompt, tokens.ids[a:b]])
                 for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)]
-        return Tokens(np.concatenate(rows), tokens.starts + self.tokens * np.arange(len(tokens.starts)), tokens.pad_id)
+        starts = tokens.starts + self.tokens * np.arange(len(tokens.starts))
+        return replace(tokens, ids=np.concatenate(rows), starts=starts)
 
     def write(self, out: Path) -> None:
         """Add the prompt's tokens to tokenizer.json, and let it put them before every text."""
@@ -176,7 +181,8 @@ class SoftPrompt(Adapter):
         tokenizer["added_tokens"] += [
             {"id": i, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
              "special": True} for i, name in zip(numbers, names, strict=True)]
-        tokenizer["post_processor"] = _with_prompt(tokenizer.get("post_processor"), dict(zip(names, numbers, strict=True)))
+        prompt = dict(zip(names, numbers, strict=True))
+        tokenizer["post_processor"] = _with_prompt(tokenizer.get("post_processor"), prompt)
         file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
@@ -244,12 +250,12 @@ class Prefix(Adapter):
     """Keys and values that every layer's attention finds before those of the text: prefix tuning."""
 
     def __init__(self, model: torch.nn.Module, tokens: int) -> None:
-        from peft import PrefixTuningConfig, get_peft_model
+        from peft import PrefixTuningConfig
 
         encoder: Any = model.encoder
         shape.shapes(encoder)  # refuses attention that is not laid out like BERT's
         config = PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=tokens)
-        model.encoder = _prefixed(get_peft_model(encoder, config), encoder, tokens)
+        model.encoder = _prefixed(_by_peft(encoder, config), encoder, tokens)
 
     def fold(self, model: torch.nn.Module) -> None:
         prefixed: Any = model.encoder
@@ -295,6 +301,14 @@ def _prefixed(peft: Any, bare: Any, tokens: int) -> torch.nn.Module:
                         past_key_values=peft.get_prompt(rows))
 
     return Prefixed()
+
+
+def _by_peft(encoder: Any, config: Any) -> Any:
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for a property by its old name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        return get_peft_model(encoder, config)
 
 
 def _no_padding_offset(encoder: Any) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from plimsoll.core import ragged
+from plimsoll.core.parts import Task
+from plimsoll.core.spelling import first_tokens
+from plimsoll.data.rows import NO_TARGET, PAIR
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +31,9 @@ class Batch:
     rows: torch.Tensor
     """int64 [batch]: which rows of the split these are, to look up targets by."""
     input_ids: torch.Tensor
-    """int64 [batch, length], padded to the longest of these rows."""
+    """int64 [batch, length], padded to the longest of these rows; [batch * texts, length] where rows have several."""
     attention_mask: torch.Tensor
-    """int64 [batch, length]: 1 for real tokens."""
+    """int64, as large: 1 for real tokens."""
     weight: float = 1.0
     """What its mean loss counts for in the mean over the processes that share the batch."""
 
@@ -40,32 +45,67 @@ class Tokens:
     ids: NDArray[np.int64]
     """int64 [tokens], special tokens included."""
     starts: NDArray[np.int64]
-    """int64 [rows + 1]: row `i` is `ids[starts[i]:starts[i + 1]]`."""
+    """int64 [rows + 1]: row `i` is `ids[starts[i]:starts[i + 1]]`. [texts * rows + 1] where a row has several texts."""
     pad_id: int
+    words: NDArray[np.int64] | None = None
+    """int64 [tokens]: which word of its row begins with this token, -1 for none; None where no words are answered."""
+    texts: int = 1
+    """Texts in a row, which stand one after the other, and in a batch too."""
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return (len(self.starts) - 1) // self.texts
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Token counts, int64 [rows]."""
-        return np.diff(self.starts)
+        """Token counts, int64 [rows]; of the longest of a row's texts."""
+        return np.diff(self.starts).reshape(-1, self.texts).max(axis=1)
 
     def batch(self, rows: NDArray[np.int64], device: str = "cpu") -> Batch:
         """Return the rows as one batch on a device, padded on the right to the longest of them."""
         import torch
 
-        lengths = self.lengths[rows]
+        texts = (rows[:, None] * self.texts + np.arange(self.texts)).ravel()
+        lengths = np.diff(self.starts)[texts]
         real = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(real.shape, self.pad_id, dtype=np.int64)
-        ids[real] = np.concatenate([self.ids[self.starts[r]:self.starts[r + 1]] for r in rows])
+        ids[real] = np.concatenate([self.ids[self.starts[t]:self.starts[t + 1]] for t in texts])
         of_rows, input_ids, mask = (torch.from_numpy(a).to(device) for a in (rows, ids, real.astype(np.int64)))
         return Batch(of_rows, input_ids, mask)
 
     def subset(self, rows: NDArray[np.int64]) -> Tokens:
         """Return the tokens of some rows only, in the order given."""
-        ids = [self.ids[self.starts[r]:self.starts[r + 1]] for r in rows]
-        return Tokens(np.concatenate(ids), np.cumsum([0, *(len(i) for i in ids)]), self.pad_id)
+        places = np.concatenate([np.arange(self.starts[r], self.starts[r + 1]) for r in rows])
+        return Tokens(self.ids[places], np.cumsum([0, *self.lengths[rows]]), self.pad_id,
+                      None if self.words is None else self.words[places])
+
+    def answers(self, outputs: ragged.Answers) -> ragged.Answers:
+        """Return what a model's outputs on these rows answer: as they are, or those of each word's first token.
+
+        outputs: float32 [rows, labels] or [rows, longest, labels]; then [rows, most words, labels] comes back, NaN
+        where a word has no token.
+        """
+        if self.words is None:
+            return outputs
+        rows, places = self._words()
+        words = self.words[self.starts[rows] + places]
+        out = np.full((len(self), words.max(initial=-1) + 1, outputs.shape[2]), np.nan, dtype=np.float32)
+        out[rows, words] = outputs[rows, places]
+        return out
+
+    def of_tokens(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the targets of words, int64 [rows, words], as int64 [tokens], `NO_TARGET` for all but first tokens."""
+        assert self.words is not None
+        rows, places = self._words()
+        at = self.starts[rows] + places
+        out = np.full(len(self.ids), NO_TARGET, dtype=np.int64)
+        out[at] = targets[rows, self.words[at]]
+        return out
+
+    def _words(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return row and place of every token that begins a word."""
+        at = np.flatnonzero(self.words != -1)
+        rows = np.searchsorted(self.starts, at, side="right") - 1
+        return rows, at - self.starts[rows]
 
 
 def joined(first: Tokens, second: Tokens) -> Tokens:
@@ -74,10 +114,18 @@ def joined(first: Tokens, second: Tokens) -> Tokens:
     return Tokens(np.concatenate([first.ids, second.ids]), starts, first.pad_id)
 
 
-def tokenize(model: Path, texts: Sequence[str], max_length: int | None = None) -> Tokens:
+def of_task(task: Task, model: Path, texts: Sequence[str], max_length: int | None = None) -> Tokens:
+    """Return the texts of a task's rows as `tokenize` does: with their words, or as the texts that each row has."""
+    if task.texts == 1:
+        return tokenize(model, texts, max_length, task.per_token)
+    return replace(tokenize(model, [part for text in texts for part in text.split(PAIR)], max_length), texts=task.texts)
+
+
+def tokenize(model: Path, texts: Sequence[str], max_length: int | None = None, words: bool = False) -> Tokens:
     """Return the texts as token ids by the model folder's `tokenizer.json`.
 
-    A text is cut at `max_length` tokens; None cuts it at the longest input the model takes, at most 512.
+    A text is cut at `max_length` tokens; None cuts it at the longest input the model takes, at most 512. `words`: say
+    which tokens begin a word, for a task that is answered per token.
     """
     from tokenizers import Tokenizer
 
@@ -85,10 +133,19 @@ def tokenize(model: Path, texts: Sequence[str], max_length: int | None = None) -
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(min(max_length or _LONGEST, longest_input(config)))
-    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+    # the fast one knows no offsets
+    encodings: Any = tokenizer.encode_batch(list(texts)) if words else tokenizer.encode_batch_fast(list(texts))
+    ids = [encoding.ids for encoding in encodings]
     starts = np.cumsum([0, *(len(row) for row in ids)])
     flat = np.fromiter((i for row in ids for i in row), dtype=np.int64, count=int(starts[-1]))
-    return Tokens(flat, starts, config.get("pad_token_id") or 0)
+    found = Tokens(flat, starts, config.get("pad_token_id") or 0)
+    if not words:
+        return found
+    begins = np.full(len(flat), -1, dtype=np.int64)
+    for start, text, encoding in zip(starts, texts, encodings, strict=False):
+        places = np.array(first_tokens(text, encoding.offsets))
+        begins[start + places[places >= 0]] = np.flatnonzero(places >= 0)
+    return replace(found, words=begins)
 
 
 def longest_input(config: dict[str, object]) -> int:

@@ -1,10 +1,12 @@
-"""What a training step costs before any is taken: its time, its memory, and what activation checkpointing would change."""
+"""What a training step costs before any is taken: time, memory, and what activation checkpointing would change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from plimsoll.core import memory
 from plimsoll.core.errors import Unsupported
@@ -34,9 +36,9 @@ class StepCosts(Record):
     tokens: int = 0
     """Of the batch, padding included."""
     precision: str = ""
-    step_s: dict[str, tuple[float, ...]] = {}
+    step_s: dict[str, tuple[float, ...]] = Field(default_factory=dict[str, tuple[float, ...]])
     """Seconds of a whole step by policy of activation checkpointing, round by round."""
-    peak_mb: dict[str, float] = {}
+    peak_mb: dict[str, float] = Field(default_factory=dict[str, float])
     """Peak memory of the process while it trains, by policy."""
     recompute_direct: tuple[float, ...] = ()
     """Share of a fully checkpointed step that computes again, by a stopwatch around just that, round by round."""
@@ -66,7 +68,7 @@ def measure(model: torch.nn.Module, batch: Batch, loss: Callable[[torch.nn.Modul
         optimizer.step()
         optimizer.zero_grad()
 
-    known = {"trainable": sum(p.numel() for p in trained), "parameters": sum(p.numel() for p in model.parameters()),
+    known = {"trainable": sum(p.numel() for p in trained), "parameters": sum(_numbers(p) for p in model.parameters()),
              "rows": len(batch.rows), "tokens": batch.input_ids.numel(), "precision": number}
     encoder = model.encoder
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
@@ -88,6 +90,12 @@ def write_without_steps(model: torch.nn.Module, trained: torch.nn.Module, file: 
     found = StepCosts(trainable=trainable, parameters=parameters, peak_mb={"none": memory.peak_mb()},
                       reason="nothing is computed again where no gradient passes the encoder")
     write_atomic(file, found.to_json())
+
+
+def _numbers(parameter: torch.nn.Parameter) -> int:
+    """Return how many numbers a parameter holds; in four bits two of them are packed into a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else packed.shape.numel()
 
 
 def _peak_mb(step: Callable[[], None], encoder: object, policy: recompute.Policy, device: str) -> float:

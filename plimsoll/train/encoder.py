@@ -37,7 +37,8 @@ def load(folder: Path) -> torch.nn.Module:
     """Return the fine-tuned model of a folder, fp32, in eval mode, on the CPU.
 
     Its forward takes `input_ids` and `attention_mask`, int64 [batch, length] (1 for real tokens), and
-    returns logits, float32 [batch, labels]. Raises ModelError when the folder holds no fine-tuned model.
+    returns logits, float32 [batch, labels], or [batch, length, labels] for a task that is answered per token. Raises
+    ModelError when the folder holds no fine-tuned model.
     """
     from safetensors.torch import load_file
 
@@ -57,6 +58,13 @@ def load(folder: Path) -> torch.nn.Module:
     model = with_head(bare, task, len(record.labels))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
+
+
+def bare(folder: Path) -> Any:
+    """Return the encoder of a pre-trained or a fine-tuned folder without any head, fp32, in eval mode, on the CPU."""
+    if (folder / MODEL_RECORD).exists():
+        return load(folder).encoder
+    return _pretrained(folder).eval()
 
 
 def real(encoder: Any, mask: torch.Tensor) -> torch.Tensor:
@@ -147,6 +155,7 @@ def with_head(encoder: Any, task: Any, labels: int) -> torch.nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.encoder = encoder
+            self.task = task
             self.head = task.head(encoder.config.hidden_size, labels)
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

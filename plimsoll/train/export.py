@@ -25,7 +25,8 @@ OPSET = 17
 def onnx(module: torch.nn.Module, path: Path) -> None:
     """Write the module of `train.encoder.load` to `path`, weights inside, batch and length left free.
 
-    Inputs `input_ids` and `attention_mask`, int64 [batch, length]; output `logits`, float32 [batch, labels].
+    Inputs `input_ids` and `attention_mask`, int64 [batch, length]; output `logits`, float32 [batch, labels], or [batch,
+    length, labels] of a model that answers per token.
     Raises Unsupported when the exporter does not know an operator of the model.
 
     The TorchScript exporter is used on purpose: ONNX Runtime's Attention fusion knows the graphs it writes and not
@@ -67,7 +68,8 @@ def onnx(module: torch.nn.Module, path: Path) -> None:
             torch.onnx.export(
                 Named().eval(), (ids, mask), path, dynamo=False, opset_version=OPSET,
                 input_names=["input_ids", "attention_mask"], output_names=["logits"],
-                dynamic_axes={"input_ids": axes, "attention_mask": axes, "logits": {0: "batch"}})
+                dynamic_axes={"input_ids": axes, "attention_mask": axes,
+                              "logits": axes if cast(Any, module).task.per_token else {0: "batch"}})
     except torch.onnx.errors.OnnxExporterError as e:
         raise Unsupported(f"the model cannot be exported to ONNX: {e}",
                           "use the runtime torch, which needs no export") from e
@@ -76,12 +78,15 @@ def onnx(module: torch.nn.Module, path: Path) -> None:
 
 
 def logits(module: torch.nn.Module, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """Return the module's own logits, float32 [rows, labels], for unpadded rows, computed one row at a time."""
+    """Return the module's own logits for unpadded rows, computed one row at a time.
+
+    float32 [answers, labels]: one for each row, or for each of their tokens.
+    """
     import torch
 
     with torch.inference_mode():
         out = [module(ids := torch.tensor([row]), torch.ones_like(ids)) for row in rows]
-    return torch.cat(out).numpy()
+    return torch.cat([answer.flatten(0, -2) for answer in out]).numpy()
 
 
 def probes(rows: Sequence[Sequence[int]], max_length: int) -> list[list[int]]:

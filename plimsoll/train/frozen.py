@@ -1,9 +1,10 @@
-"""The lowest layers frozen: what they give for each token of the rows is computed once, and training starts above them."""
+"""The lowest layers frozen: what they give for each token of the rows is computed once; training starts above them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def below(model: torch.nn.Module, layers: int, splits: Sequence[Tokens], device:
     stack.layer = whole[layers:]
     counts = np.cumsum([1, *(len(tokens.ids) for tokens in splits)])
     try:
-        yield tuple(Tokens(np.arange(first, first + len(tokens.ids)), tokens.starts, 0)
+        yield tuple(replace(tokens, ids=np.arange(first, first + len(tokens.ids)), pad_id=0)
                     for first, tokens in zip(counts, splits, strict=False))
     finally:
         encoder.embeddings, stack.layer = embeddings, whole
@@ -62,7 +63,8 @@ def _states(encoder: Any, stack: Any, layers: int, splits: Sequence[Tokens], dev
     found = torch.zeros(1 + sum(len(tokens.ids) for tokens in splits), encoder.config.hidden_size, device=device)
     first = 1
     with torch.no_grad():
-        for tokens in splits:
+        for split in splits:
+            tokens = replace(split, texts=1)
             for rows in by_length(tokens.lengths, _ROWS):
                 batch = tokens.batch(rows, device)
                 states = encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state

@@ -48,6 +48,8 @@ class Job(Record):
     deadline_s: float | None = None
     checkpoint: str | None = None
     """Folder for the state of an unfinished training, shared by all machines; removed when it has ended."""
+    incidents: str | None = None
+    """File to which steps that were not finite are added."""
 
 
 def launch_lines(job: Path, processes: int) -> dict[str, list[str]]:
@@ -72,6 +74,7 @@ def run(job: Job) -> None:
     with ranks.joined(job.device) as this:
         work = Work(task=job.task, data=Path(job.data), threads=job.threads, device=job.device, seed=job.seed,
                     deadline_s=job.deadline_s, checkpoint=Path(job.checkpoint) if job.checkpoint else None,
+                    incidents=Path(job.incidents) if job.incidents else None,
                     report=_say if this.rank == 0 else lambda event: None,
                     rank=this.rank, ranks=this.world, spreading=job.spreading)
         with _appearing_whole(Path(job.out), this.rank) as out:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.core.errors import ChildError
+from plimsoll.core import ragged
 from plimsoll.core.parts import Event, Work
 from plimsoll.core.store import write_atomic
-from plimsoll.train import costs, precision, recompute
+from plimsoll.train import costs, precision, recompute, replay
 from plimsoll.train.attention import fastest_attention
 from plimsoll.train.batches import Batch, Tokens, by_length, shuffled
+from plimsoll.train.doctor import Doctor, Policy, Step
 from plimsoll.train.spread import Spread, over
 from plimsoll.train.vocabulary import compact_vocabulary
 
@@ -56,6 +57,8 @@ class Training:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     checkpointing: recompute.Policy = "none"
     """Which activations are computed again in the backward pass instead of kept."""
+    on_nonfinite: Policy = "recover"
+    """What to do about a step whose loss or gradients are not finite."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,17 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
         shown: Callable[[NDArray[np.float32]], float] | None = None) -> Fitted:
     """Train `model` in place, and leave it with the weights that scored best on the validation rows.
 
-    loss: the scalar to minimise on one batch of `train`. score: float32 [validation rows, labels] logits to a
+    loss: the scalar to minimise on one batch of `train`. score: what `predict` gives for the validation rows to a
     number, higher is better. `shown`: what to report of those rows instead of their score. `began`:
     `time.perf_counter()` when the work's deadline began to run.
 
     With `work.deadline_s` the number of epochs is planned from the speed of the first steps and again after each
     epoch, never fewer than one; the learning rate then falls to zero at the end of the plan. The same seed gives
     the same weights when nothing had to be cut to a deadline, also when `work.checkpoint` holds the state of a run
-    that was killed: the plan of that run is kept. With `work.ranks` processes each takes its share of every batch;
-    all of them end with the same weights. Raises ChildError when the loss is not finite.
+    that was killed: the plan of that run is kept. The weights it ends with are finite: every step is looked at before
+    the optimizer acts (see doctor.py). With `work.ranks` processes each takes its share of every batch, and all of them
+    end with the same weights. Raises ChildError when a step is not finite and that cannot be, or by `how.on_nonfinite`
+    is not to be, recovered from; the model then holds the last good weights.
     """
     with (compact_vocabulary(model, (train, validation)) as (train, validation),
           over(model, loss, work, stage) as spread,
@@ -109,20 +114,26 @@ def fit(model: torch.nn.Module, train: Tokens, validation: Tokens,
 
 
 def predict(model: torch.nn.Module, tokens: Tokens, device: str = "cpu") -> NDArray[np.float32]:
-    """Return the model's logits, float32 [rows, labels], in eval mode; the mode it was in is restored."""
+    """Return the model's logits, float32 [rows, labels], in eval mode; the mode it was in is restored.
+
+    [rows, longest, labels] where it answers per token, NaN past the end of a row: `core.ragged`; and [rows, texts,
+    labels] where a row has several texts.
+    """
     import torch
 
     training = model.training
     model.eval()
-    logits: list[torch.Tensor] = []
+    logits: list[ragged.Answers] = []
     order: list[NDArray[np.int64]] = []
     with torch.no_grad():  # not inference_mode: what a sharded model gathers in it could not be trained with any more
         for rows in by_length(tokens.lengths, _PREDICT_ROWS):
             batch = tokens.batch(rows, device)
-            logits.append(model(batch.input_ids, batch.attention_mask).float())
+            found = model(batch.input_ids, batch.attention_mask).float().cpu().numpy()
+            logits.append(ragged.ended(found, tokens.lengths[rows]) if tokens.texts == 1 else
+                          found.reshape(len(rows), tokens.texts, -1))
             order.append(rows)
     model.train(training)
-    return torch.cat(logits).cpu().numpy()[np.argsort(np.concatenate(order))]
+    return ragged.joined(logits)[np.argsort(np.concatenate(order))]
 
 
 def epochs_that_fit(wanted: int, done: int, left_s: float, epoch_s: float) -> int:
@@ -152,7 +163,8 @@ class _Fit:
         self.epoch, self.batches_done = 0, 0
         self.order = self.generator.get_state()
         """Of the generator, where this epoch's order of rows began."""
-        self.best, self.weights, self.waited = -math.inf, self._weights(), 0
+        self.best, self.weights, self.waited = -math.inf, self.copied(), 0
+        self.doctor = Doctor(self, how.on_nonfinite, self.weights)
         self.tokens_seen, self.stepping_s = 0, 0.0
         self.losses: list[torch.Tensor] = []
         self.reported = -math.inf
@@ -169,33 +181,46 @@ class _Fit:
             self._measure_costs(self.work.costs)
         while self.epoch < self.epochs:
             self._epoch(self.epoch)
-            logits = predict(self.spread.answering, self.validation, self.work.device)
-            score, self.validation_shown = self.spread.first(self.score(logits)), self.shown(logits)
+            score = self._judged()
             self.epoch, self.batches_done, self.order = self.epoch + 1, 0, self.generator.get_state()
             self.waited = 0 if score > self.best else self.waited + 1
             if score >= self.best:  # among equals the later weights: their learning rate was lower
-                self.best, self.weights = score, self._weights()
+                self.best, self.weights = score, self.copied()
+                self.doctor.remember(self.weights, self.step)
             self._report(self.epoch - 1)
             if self.waited >= self.how.patience or self.best >= 1.0:
                 break
             self._plan(self.epoch)
         self._put_back(self.weights)
+        self.doctor.discharge(self.best)
         rows = self.step * len(self.train) / self.steps_per_epoch
         return Fitted(validation=self.best, epochs=self.epoch, seconds=time.perf_counter() - self.began,
                       rows_per_s=rows / self.stepping_s, precision=self.precision)
+
+    def _judged(self) -> float:
+        """Return the score on the validation rows; minus infinity for answers that are not finite."""
+        self.doctor.examine_weights(self.step, self.epoch + 1)
+        logits = predict(self.spread.answering, self.validation, self.work.device)
+        if not self.doctor.accepts(logits, self.step, self.epoch + 1):
+            return -math.inf
+        self.validation_shown = self.shown(logits)
+        return self.spread.first(self.score(logits))
 
     def _epoch(self, epoch: int) -> None:
         self.generator.set_state(self.order)
         for i, rows in enumerate(shuffled(self.train.lengths, self.how.batch_size, self.generator)):
             if i < self.batches_done:  # before this process was started anew
                 continue
+            self.batches_done += 1
+            rows = self.doctor.left(rows)
+            if not len(rows):
+                continue
             started = time.perf_counter()
             batch = self.spread.batch(self.train, rows)
             self.ready_for(batch.input_ids.shape[1])
-            self._step(batch)
+            self._step(batch, rows)
             self.stepping_s += time.perf_counter() - started
             self.tokens_seen += int(self.train.lengths[rows].sum())
-            self.batches_done += 1
             if self.step == _MEASURED_STEPS:
                 self._plan(epoch)
             if time.perf_counter() - self.reported > _REPORT_S:
@@ -211,12 +236,13 @@ class _Fit:
         due = began - self.saved >= max(_CHECKPOINT_S, self.saving_s / _CHECKPOINT_SHARE)
         if not self.spread.most(due):
             return
-        self._report(epoch)  # raises when the loss is not finite, so that such weights replace no good ones
+        if self.unsound():  # such weights replace no good ones; the next step sees to them
+            return
         state = {"step": self.step, "progress": self.progress, "epoch": self.epoch, "batches_done": self.batches_done,
                  "epochs": self.epochs, "best": self.best if self.epoch else None, "waited": self.waited,
                  "tokens_seen": self.tokens_seen, "stepping_s": self.stepping_s, "precision": self.precision,
                  "validation_shown": self.validation_shown, "scaler": self.scaler.state_dict(),
-                 "deadline_s": self.deadline_s, "spent_s": began - self.began}
+                 "deadline_s": self.deadline_s, "spent_s": began - self.began, "doctor": self.doctor.state()}
         self.spread.save(self.work.checkpoint, self.step, self._tensors(), state)
         self.saved = time.perf_counter()
         self.saving_s = self.saved - began
@@ -230,6 +256,8 @@ class _Fit:
         tensors |= {f"model.{name}": t for name, t in self._learned().items()}
         if self.epoch:
             tensors |= {f"best.{name}": t for name, t in self.weights.items()}
+        if self.doctor.good is not self.weights:
+            tensors |= {f"good.{name}": t for name, t in self.doctor.good.items()}
         for i, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": t for name, t in values.items()}
         return tensors
@@ -261,22 +289,54 @@ class _Fit:
         if self.epoch:
             self.best = state["best"]
             self.weights = {name: t.to(self.work.device) for name, t in part("best.").items()}
+        good = {name: t.to(self.work.device) for name, t in part("good.").items()}
+        self.doctor.go_on(state["doctor"], good or self.weights)
         self.began = time.perf_counter() - state["spent_s"]
         self.work.report({"stage": self.stage, "note": f"goes on from step {self.step} of an interrupted run"})
 
-    def _step(self, batch: Batch) -> None:
-        rate = self._rate()
+    def _step(self, batch: Batch, rows: NDArray[np.int64]) -> None:
+        import torch
+
+        rate = self._rate() * self.doctor.rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
+        random = replay.random_state(self.work.device)
         with precision.autocast(self.precision, self.work.device):
             loss = self.spread.loss(batch)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        self.spread.clip(_LARGEST_NORM)
-        self.scaler.step(self.optimizer)
+        norm = self.spread.clip(_LARGEST_NORM)
+        mean = self.spread.mean(loss.detach())
+        # both at once: a device that computes on its own is waited for but once a step
+        value, size = torch.stack([mean.float(), norm.float()]).tolist()
+        if self.doctor.passes(Step(self.step, self.epoch + 1, rows, value, size, rate, self.precision,
+                                   self.scaler.get_scale(), random)):
+            self.scaler.step(self.optimizer)
+            self.losses.append(mean)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.losses.append(self.spread.mean(loss.detach()))
+
+    def diagnosed(self, step: Step, sound: Sequence[int]) -> replay.Finding:
+        """Return why a step was not finite; the same in all processes."""
+        again = replay.Replay(self.model, self.loss, lambda rows: self.train.batch(rows, self.work.device), step.rows,
+                              step.random, step.precision, step.scale, self.work.device)
+        return self.spread.finding(lambda: again.diagnose(sound))
+
+    def unsound(self) -> list[str]:
+        """Return the names of weights that are not finite; in all processes some when there are some in one."""
+        return self.spread.unsound()
+
+    def roll_back(self, weights: dict[str, torch.Tensor]) -> None:
+        """Put weights in place, and let the optimizer begin anew."""
+        self._put_back(weights)
+        self.optimizer.state.clear()
+
+    def use_fp32(self) -> None:
+        """Take all steps from here on in fp32."""
+        import torch
+
+        self.precision = "fp32"
+        self.scaler = torch.amp.GradScaler(self.work.device, enabled=False)
 
     def _rate(self) -> float:
         """Return the learning rate as a share of its peak, and count the step.
@@ -310,9 +370,6 @@ class _Fit:
         import torch
 
         loss = float(torch.stack(self.losses).mean()) if self.losses else None
-        if loss is not None and not math.isfinite(loss):
-            raise ChildError(f"the loss became {loss} at step {self.step} of epoch {epoch + 1}; no model was written",
-                             'set a lower learning_rate, or precision = "fp32" if it was lower')
         self.losses.clear()
         self.reported = time.perf_counter()
         done = min(1.0, self.step / (self.epochs * self.steps_per_epoch))
@@ -328,7 +385,7 @@ class _Fit:
         """Return what a step can change: the parameters that are trained. What is frozen is where it came from."""
         return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
-    def _weights(self) -> dict[str, torch.Tensor]:
+    def copied(self) -> dict[str, torch.Tensor]:
         return {name: weight.clone() for name, weight in self._learned().items()}
 
     def _put_back(self, weights: dict[str, torch.Tensor]) -> None:

@@ -15,47 +15,54 @@ if TYPE_CHECKING:
     import torch
 
     Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
+    Of = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+    Probabilities = Callable[[torch.Tensor], torch.Tensor]
 
 
-_NO_LABEL = -100
-"""In place of a label for rows beyond the targets."""
 _VARIANCE_TOKENS = 10_000  # spread over all rows, they say how much states vary as well as all do
 
 
-def hard(targets: NDArray[np.int64], smoothing: float, device: str = "cpu") -> Loss:
-    """Return the cross-entropy with the labels of the rows, `smoothing` of it shared out among all labels.
+def hard(targets: NDArray[np.int64], smoothing: float, device: str = "cpu", of: Of | None = None,
+         starts: NDArray[np.int64] | None = None) -> Loss:
+    """Return the loss with the labels of the rows, `smoothing` of it shared out among all labels.
 
-    targets: int64 [rows], index of each row's label.
+    targets: [answers, ...], those of each row, or of each token of the rows, which then begin at `starts`, int64
+    [rows + 1]. `of`: the loss of a task, its `loss`; by default the cross-entropy of int64 targets.
     """
     import torch
-    from torch.nn.functional import cross_entropy
 
     labels = torch.from_numpy(targets).to(device)
+    begin = None if starts is None else torch.from_numpy(starts).to(device)
+    own = of or _cross_entropy
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        logits = model(batch.input_ids, batch.attention_mask)
-        return cross_entropy(logits.float(), labels[batch.rows], label_smoothing=smoothing)
+        outputs, places = _answers(model(batch.input_ids, batch.attention_mask), batch, begin)
+        return own(outputs.float(), labels[places], smoothing)
 
     return loss
 
 
 def soft(teacher: Outputs, targets: NDArray[np.int64], temperature: float, label_weight: float, hidden_weight: float,
-         device: str = "cpu", token_weight: float = 0.0, tokens: TokenStates | None = None) -> Loss:
+         device: str = "cpu", token_weight: float = 0.0, tokens: TokenStates | None = None, of: Of | None = None,
+         starts: NDArray[np.int64] | None = None, probabilities: Probabilities | None = None) -> Loss:
     """Return the distance to a teacher: KL of the softened answers, plus the labels' and the hidden states' share.
 
-    temperature^2 * KL(teacher || student) at `temperature`, plus `label_weight` times the cross-entropy with the
-    targets (int64 [labelled rows], the first of the teacher's), plus `hidden_weight` times the squared error of the
+    temperature^2 * KL(teacher || student) at `temperature`, plus `label_weight` times the loss with the
+    targets (those of labelled rows, the first of the teacher's), plus `hidden_weight` times the squared error of the
     pooled hidden states over their variance, so that the weight means the same for every encoder, plus
     `token_weight` times that of every token's last hidden state, where the teacher's `tokens` are given.
+    `of`, `starts`: as in `hard`, and then the KL is a mean over all real tokens. `probabilities`: a task's
+    `log_probabilities`; by default the softmax's.
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015; hidden states from Jiao et al.,
     TinyBERT, EMNLP 2020.
     """
     import torch
-    from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+    from torch.nn.functional import kl_div, mse_loss
 
-    labels = torch.full((len(teacher.logits),), _NO_LABEL, device=device)
-    labels[:len(targets)] = torch.from_numpy(targets)
-    answers = log_softmax(teacher.logits / temperature, dim=-1).to(device)
+    labels = torch.from_numpy(targets).to(device)
+    begin = None if starts is None else torch.from_numpy(starts).to(device)
+    own, logs = of or _cross_entropy, probabilities or _log_softmax
+    answers = logs(teacher.logits / temperature).to(device)
     pooled = teacher.pooled.to(device)
     variance = float(teacher.pooled.float().var(dim=0).mean()) or 1.0
     of_tokens = _of_tokens(tokens, device) if tokens is not None and token_weight else None
@@ -63,28 +70,51 @@ def soft(teacher: Outputs, targets: NDArray[np.int64], temperature: float, label
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         states = last_hidden(model, batch)
         student = outputs(model, batch, states)
-        logits = student.logits.float()
-        softened = log_softmax(logits / temperature, dim=-1)
-        distance = kl_div(softened, answers[batch.rows], reduction="batchmean", log_target=True)
-        hidden = mse_loss(student.pooled.float(), pooled[batch.rows].float())
-        # over all rows of the batch: a mean over those with a label would weigh them more where they are few
-        own = cross_entropy(logits, labels[batch.rows], ignore_index=_NO_LABEL, reduction="sum") / len(batch.rows)
-        total = temperature**2 * distance + label_weight * own + hidden_weight / variance * hidden
+        logits, places = _answers(student.logits, batch, begin)
+        logits = logits.float()
+        distance = kl_div(logs(logits / temperature), answers[places], reduction="batchmean", log_target=True)
+        total = temperature**2 * distance
+        known = places < len(labels)
+        if label_weight and known.any():
+            # over all answers of the batch: a mean over those with a label would weigh them more where they are few
+            total = total + label_weight * known.float().mean() * own(logits[known], labels[places[known]], 0.0)
+        total = total + hidden_weight / variance * mse_loss(student.pooled.float(), pooled[batch.rows].float())
         return total if of_tokens is None else total + token_weight * of_tokens(states, batch)
 
     return loss
 
 
-def nearness(logits: NDArray[np.float32], teacher: torch.Tensor) -> float:
+def _cross_entropy(outputs: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(outputs, labels, label_smoothing=smoothing)
+
+
+def _log_softmax(outputs: torch.Tensor) -> torch.Tensor:
+    return outputs.log_softmax(dim=-1)
+
+
+def _answers(outputs: torch.Tensor, batch: Batch, starts: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch's outputs one answer a line, [answers, labels], and the place of each among all rows' answers."""
+    import torch
+
+    if starts is None:
+        return outputs, batch.rows
+    real = batch.attention_mask.bool()
+    places = starts[batch.rows][:, None] + torch.arange(real.shape[1], device=starts.device)
+    return outputs[real], places[real]
+
+
+def nearness(logits: NDArray[np.float32], teacher: torch.Tensor, probabilities: Probabilities | None = None) -> float:
     """Return how near a student's answers are to its teacher's: minus the mean KL divergence, 0 for the same answers.
 
-    Both float32 [rows, labels]. It tells two students apart that give as many right answers: every row counts, not
+    Both float32 [answers, labels]. It tells two students apart that give as many right answers: every row counts, not
     only those where the likeliest label changed.
     """
     import torch
     from torch.nn.functional import kl_div
 
-    mine, theirs = (x.log_softmax(dim=-1) for x in (torch.from_numpy(logits), teacher))
+    mine, theirs = map(probabilities or _log_softmax, (torch.from_numpy(logits), teacher))
     return -float(kl_div(mine, theirs, reduction="batchmean", log_target=True))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plimsoll.core import ragged
 from plimsoll.core.parts import Event, Work
 from plimsoll.core.record import Record
 from plimsoll.data.dataset import Dataset
@@ -53,11 +54,14 @@ def measure(model: Path, work: Work) -> list[LayerCosts]:
                           if len(rows) > _CALIBRATION_ROWS else rows[:_JUDGED_ROWS])
     costs: list[LayerCosts] = []
     with loop.settings(work), torch.inference_mode():
-        target = torch.from_numpy(loop.predict(whole, judged, work.device)).log_softmax(dim=1)
+        def answered() -> torch.Tensor:
+            answers = ragged.flat(loop.predict(whole, judged, work.device), judged.lengths)
+            return work.task.log_probabilities(torch.from_numpy(answers))
+
+        target = answered()
 
         def divergence() -> float:
-            answers = torch.from_numpy(loop.predict(whole, judged, work.device)).log_softmax(dim=1)
-            return float((target.exp() * (target - answers)).sum(dim=1).mean())
+            return float((target.exp() * (target - answered())).sum(dim=1).mean())
 
         layers = shape.stack(whole.encoder).layer
         grams = _grams(whole, list(layers), sample, work.device)

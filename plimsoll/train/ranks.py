@@ -98,6 +98,19 @@ def most(value: float) -> float:
     return float(shared)
 
 
+def told(text: str) -> str:
+    """Return the text that the first process has."""
+    import torch
+    import torch.distributed as dist
+
+    own = text.encode()
+    shared = torch.zeros(int(first(len(own))), dtype=torch.uint8)
+    if dist.get_rank() == 0:
+        shared = torch.frombuffer(bytearray(own), dtype=torch.uint8)
+    dist.broadcast(shared, 0)
+    return bytes(shared.tolist()).decode()
+
+
 def mean(value: torch.Tensor) -> torch.Tensor:
     """Return the mean of all processes' values, on the device where they are."""
     import torch.distributed as dist

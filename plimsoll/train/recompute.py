@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.errors import Unsupported
 from plimsoll.train import shape
-
-if TYPE_CHECKING:
-    import torch
 
 Policy = Literal["none", "selective", "full"]
 """none keeps every activation; full keeps a layer's input and computes the rest of it again; selective keeps the matrix

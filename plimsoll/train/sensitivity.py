@@ -50,8 +50,9 @@ def rank(model: torch.nn.Module, rows: Tokens, report: Callable[[int, int], None
          ) -> dict[str, float]:
     """Return the model's linear layers, the most sensitive first, and what rounding only that one does to the answers.
 
-    It is the mean over the rows of KL(answers || answers with this layer in int8), in nats. Weights are rounded
-    symmetrically with one scale per output, activations with one per token as they come.
+    It is the mean over the rows, or over their tokens where these are answered, of KL(answers || answers with this
+    layer in int8), in nats. Weights are rounded symmetrically with one scale per output, activations with one per
+    token as they come.
     model: that of `train.encoder.load`, on any device; it is as it was afterwards. report: called with layers done and
     all of them, over all batches.
     Source: Wu et al., Integer Quantization for Deep Learning Inference, 2020, section 5.2: one layer at a time.
@@ -62,17 +63,19 @@ def rank(model: torch.nn.Module, rows: Tokens, report: Callable[[int, int], None
     device = str(next(model.parameters()).device)
     runs = _Runs(model)
     harm = dict.fromkeys(linears, 0.0)
+    answered = 0
     batches = list(by_length(rows.lengths, _BATCH))
     with torch.no_grad():
         for i, chosen in enumerate(batches):
             batch = rows.batch(chosen, device)
             whole = runs.whole(batch)
+            answered += len(whole)
             for j, (name, linear) in enumerate(linears.items()):
                 with _rounded(linear):
                     answers = runs.again(batch, linear)
                 harm[name] += float((whole.exp() * (whole - answers)).sum())
                 report(i * len(linears) + j + 1, len(batches) * len(linears))
-    return {name: harm[name] / len(rows) for name in sorted(harm, key=lambda n: -harm[n])}
+    return {name: harm[name] / answered for name in sorted(harm, key=lambda n: -harm[n])}
 
 
 class _Runs:
@@ -93,7 +96,7 @@ class _Runs:
         """What each layer but the last gave in the run of the whole."""
 
     def whole(self, batch: Any) -> torch.Tensor:
-        """Return the log-probabilities of a batch, [rows, labels], and remember what the layers gave."""
+        """Return a batch's log-probabilities, [rows or tokens, labels], and remember what the layers gave."""
         self._given = []
         hooks = [layer.register_forward_hook(lambda module, given, out: self._given.append(out))
                  for layer in self._layers[:-1]]
@@ -119,7 +122,9 @@ class _Runs:
 
     def _answers(self, batch: Any) -> torch.Tensor:
         # twice the digits: the KL of answers that hardly differ is itself near the last digit of fp32
-        return self._model(batch.input_ids, batch.attention_mask).double().log_softmax(dim=-1)
+        outputs = self._model(batch.input_ids, batch.attention_mask).double()
+        task = self._model.task
+        return task.log_probabilities(outputs[batch.attention_mask.bool()] if task.per_token else outputs)
 
 
 def _recalling(value: Any) -> torch.nn.Module:

@@ -9,6 +9,7 @@ torch's `fully_shard`).
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from plimsoll.core.errors import RunError
 from plimsoll.core.parts import Work
-from plimsoll.train import checkpoint, ranks, shape, shards
+from plimsoll.train import checkpoint, ranks, replay, shape, shards
 from plimsoll.train.batches import Batch, Tokens
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _TRAINED_BYTES, _FROZEN_BYTES = 20, 4
 """Of a weight in fp32: itself, its gradient, two moments of AdamW and the copy of the best epoch; only itself."""
 _ROOM = 0.5
 """Share of a device's memory that these may take in every process; the rest is for activations."""
-_SPLIT = ("model.", "best.", "optimizer.")
+_SPLIT = ("model.", "best.", "good.", "optimizer.")
 """What tensors of a checkpoint are called that are weights, or shaped like them."""
 _OWN = ("random", "random.cuda")
 """What each process has of its own."""
@@ -74,6 +75,14 @@ class Alone:
     def most(self, value: float) -> float:
         """Return the largest value of all processes."""
         return value
+
+    def unsound(self) -> list[str]:
+        """Return the names of weights that are not finite."""
+        return replay.unsound(self.model)
+
+    def finding(self, diagnose: Callable[[], replay.Finding]) -> replay.Finding:
+        """Return why a step was not finite."""
+        return diagnose()
 
     def reseed(self, step: int) -> None:
         """Begin random numbers of this process's own, as a step of the run has them."""
@@ -151,6 +160,22 @@ class Together:
     def most(self, value: float) -> float:
         """Return the largest value of all processes."""
         return ranks.most(value)
+
+    def unsound(self) -> list[str]:
+        """Return the names of weights that are not finite; some in all processes when there are some in one."""
+        names = replay.unsound(self.model)
+        return names or (["a weight in another process"] if ranks.most(len(names)) else [])
+
+    def finding(self, diagnose: Callable[[], replay.Finding]) -> replay.Finding:
+        """Return why a step was not finite, as the first process finds it; unknown where none holds all weights.
+
+        Diagnosing takes steps of their own, which the first process alone can take: with the whole model at hand.
+        """
+        if self._mesh is not None:
+            return replay.Finding("unknown")
+        own = diagnose() if self._work.rank == 0 else None
+        cause, where, backward, rows = json.loads(ranks.told(json.dumps(own)))
+        return replay.Finding(cause, where, backward, tuple(rows))
 
     def reseed(self, step: int) -> None:
         """Begin random numbers of this process's own, as a step of the run has them."""

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core import ragged
 from plimsoll.core.artifact import file_digest
 from plimsoll.core.errors import ModelError, Unsupported
 from plimsoll.core.parts import Work
+from plimsoll.core.pooling import mean_of_real
 from plimsoll.data.dataset import Dataset
 from plimsoll.train import encoder, shape
 from plimsoll.train.batches import Batch, Tokens, by_length, joined, tokenize
@@ -34,7 +36,8 @@ class Outputs(NamedTuple):
     """What a model says of a batch, or a teacher of all its rows."""
 
     logits: torch.Tensor
-    """float32 [rows, labels]."""
+    """float32 [rows, labels]; of a task that is answered per token [rows, length, labels] of a batch, and of all rows
+    [tokens, labels], one row after the other."""
     pooled: torch.Tensor
     """[rows, hidden]: the mean of the last hidden states of the real tokens."""
 
@@ -59,8 +62,7 @@ def outputs(model: torch.nn.Module, batch: Batch, hidden: torch.Tensor | None = 
     hidden: what `last_hidden` gave for it, where the caller has asked already.
     """
     hidden = last_hidden(model, batch) if hidden is None else hidden
-    weight = encoder.real(model.encoder, batch.attention_mask).unsqueeze(-1).to(hidden.dtype)
-    pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+    pooled = mean_of_real(hidden, encoder.real(model.encoder, batch.attention_mask))
     return Outputs(model.answer(hidden, batch.attention_mask), pooled)  # type: ignore[operator]
 
 
@@ -71,7 +73,7 @@ class Lesson(NamedTuple):
     """The training rows, then those that have no label."""
     outputs: Outputs
     validation: torch.Tensor
-    """float32 [validation rows, labels]: the teacher's logits on rows that a student is not taught."""
+    """float32 [validation rows, or their tokens, labels]: the teacher's logits on rows that a student is not taught."""
     tokens: TokenStates | None = None
     """Only when asked for."""
 
@@ -89,6 +91,9 @@ def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: P
     import torch
     from safetensors.torch import save_file
 
+    if work.task.texts > 1:
+        raise Unsupported("a teacher's answers are kept of rows of one text, and this task's rows have more",
+                          "leave out the moves that make the model smaller")
     if (source / TEACHER).exists():
         if extra is not None:
             raise Unsupported("the answers of an earlier model are kept already, and it cannot be asked about new rows",
@@ -96,8 +101,12 @@ def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: P
         pass_on(source, out)
         return
     asked = train if extra is None else joined(train, extra)
-    found: list[Outputs] = []
+    logits: list[torch.Tensor] = []
+    pooled: list[torch.Tensor] = []
     order: list[NDArray[np.int64]] = []
+    places: list[NDArray[np.int64]] = []
+    """Of the logits among all answers."""
+    per_token: bool = model.task.per_token  # type: ignore[union-attr, assignment]
     width: int = model.encoder.config.hidden_size  # type: ignore[union-attr, assignment]
     cheap = not shape.pooled(model.encoder) and 2 * len(train.ids) * width <= _TOKENS_MB * 10**6
     states = torch.empty(len(train.ids) if cheap else 0, width, dtype=torch.float16)
@@ -105,20 +114,23 @@ def keep(source: Path, model: torch.nn.Module, train: Tokens, work: Work, out: P
         for rows in by_length(asked.lengths, _ROWS):
             batch = asked.batch(rows, work.device)
             hidden = last_hidden(model, batch)
-            found.append(outputs(model, batch, hidden))
+            given = outputs(model, batch, hidden)
+            real = batch.attention_mask.bool().cpu()
+            tokens = (torch.from_numpy(asked.starts[rows])[:, None] + torch.arange(real.shape[1]))[real]
             if cheap:
-                real = batch.attention_mask.bool().cpu()
-                places = (torch.from_numpy(asked.starts[rows])[:, None] + torch.arange(real.shape[1]))[real]
-                labelled = places < len(states)
-                states[places[labelled]] = hidden.half().cpu()[real][labelled]
+                labelled = tokens < len(states)
+                states[tokens[labelled]] = hidden.half().cpu()[real][labelled]
+            logits.append(given.logits.float().cpu()[real] if per_token else given.logits.float().cpu())
+            places.append(tokens.numpy() if per_token else rows)
+            pooled.append(given.pooled.half().cpu())
             order.append(rows)
             work.report({"stage": "teacher", "done": sum(map(len, order)), "total": len(asked)})
-    back = torch.from_numpy(np.argsort(np.concatenate(order)))
     validation = tokenize(source, Dataset.load(work.data).validation.texts,
                           encoder.ModelRecord.from_file(source / encoder.MODEL_RECORD).max_length)
-    tensors = {"validation": torch.from_numpy(predict(model, validation, work.device)),
-               "logits": torch.cat([o.logits for o in found]).float().cpu()[back],
-               "pooled": torch.cat([o.pooled for o in found]).half().cpu()[back]}
+    said = ragged.flat(predict(model, validation, work.device), validation.lengths)
+    tensors = {"validation": torch.from_numpy(said),
+               "logits": torch.cat(logits)[torch.from_numpy(np.argsort(np.concatenate(places)))],
+               "pooled": torch.cat(pooled)[torch.from_numpy(np.argsort(np.concatenate(order)))]}
     if cheap:
         tensors |= {"tokens": states}
     if extra is not None:

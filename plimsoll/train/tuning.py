@@ -16,7 +16,7 @@ from plimsoll.core import find
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Work
 from plimsoll.data.dataset import Dataset
-from plimsoll.train import adapters, batches, encoder, frozen, loop, losses
+from plimsoll.train import adapters, batches, encoder, frozen, loop, objective
 from plimsoll.train.batches import Tokens
 
 if TYPE_CHECKING:
@@ -44,15 +44,14 @@ class Prepared:
 def prepared(model: Path, work: Work, max_length: int | None, dropout: float = 0.0) -> Prepared:
     """Read the rows and the pre-trained model of a folder; inside `loop.settings`, for the head is drawn at random."""
     data = Dataset.load(work.data)
-    train, validation, test = (batches.tokenize(model, rows.texts, max_length)
+    train, validation, test = (batches.of_task(work.task, model, rows.texts, max_length)
                                for rows in (data.train, data.validation, data.test))
     longest = max(int(tokens.lengths.max()) for tokens in (train, validation, test))
     most = batches.longest_input(json.loads((model / "config.json").read_text()))
     if max_length is not None:  # longer texts may come, but none that the model cannot take
         longest = min(max_length, most)
-    targets = data.targets("validation")
     return Prepared(encoder.start(model, work.task, len(data.labels), dropout), data, train, validation, longest, most,
-                    lambda logits: work.task.value(work.task.evidence(logits, targets)))
+                    objective.judged(work.task, data.targets("validation"), validation))
 
 
 def tune(model: Path, work: Work, out: Path, stage: str, how: loop.Training, began: float, *, label_smoothing: float,
@@ -66,6 +65,9 @@ def tune(model: Path, work: Work, out: Path, stage: str, how: loop.Training, beg
     with loop.settings(work):
         made = prepared(model, work, max_length, dropout)
         adapter = adapt(made.model) if adapt is not None else None
+        if adapter is not None and adapter.tokens and work.task.per_token:
+            raise Unsupported("a soft prompt gives outputs of its own before those of the words",
+                              "tune by finetune or lora for a task that is answered per word")
         longest = made.longest + (adapter.tokens if adapter is not None else 0)
         if longest > made.most:
             raise Unsupported(f"with the prompt before them, rows are up to {longest} tokens long, and the model takes "
@@ -74,7 +76,7 @@ def tune(model: Path, work: Work, out: Path, stage: str, how: loop.Training, beg
         if frozen_layers:
             below = frozen.below(made.model, frozen_layers, (made.train, made.validation), work.device)
         with below as (learned, judged):
-            loss = losses.hard(made.data.targets("train"), label_smoothing, work.device)
+            loss = objective.learned(work.task, made.data.targets("train"), made.train, label_smoothing, work.device)
             loop.fit(made.model, learned, judged, loss, made.score, how, work, stage, began)
         if adapter is not None:
             moved = adapters.fold(made.model, adapter, made.validation, work.device)
@@ -84,12 +86,14 @@ def tune(model: Path, work: Work, out: Path, stage: str, how: loop.Training, beg
             adapter.write(out)
 
 
-def write(model: torch.nn.Module, made: Prepared, work: Work, source: Path, out: Path, longest: int | None = None) -> None:
+def write(model: torch.nn.Module, made: Prepared, work: Work, source: Path, out: Path, longest: int | None = None
+          ) -> None:
     """Write a model that has learned to `out`, with the tokenizer of `source`; of several processes the first does."""
     if work.rank:
         return
-    record = encoder.ModelRecord(task=find.write(work.task), labels=made.data.labels, max_length=longest or made.longest)
-    encoder.save(model, record, source, out)
+    max_length = longest or made.longest
+    encoder.save(model, encoder.ModelRecord(task=find.write(work.task), labels=made.data.labels, max_length=max_length),
+                 source, out)
 
 
 def pooled(model: torch.nn.Module, tokens: Tokens, work: Work) -> NDArray[np.float32]:

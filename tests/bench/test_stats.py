@@ -403,3 +403,69 @@ def test_a_mean_s_bounds_hold_as_often_as_they_say() -> None:
 def test_one_sample_has_no_spread() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         stats.mean([1.0])
+
+
+# the metric of evidence
+
+
+def f1(evidence: NDArray[np.float64]) -> float:
+    right, claimed, there = evidence.sum(axis=0)
+    return float(2 * right / max(claimed + there, 1))
+
+
+def tagged(rng: np.random.Generator, rows: int, found: float, gold: NDArray[np.int64] | None = None
+           ) -> NDArray[np.float64]:
+    """Evidence of a tagger that finds a share of 0 to 2 entities a row, and claims as many as there are."""
+    gold = rng.integers(0, 3, rows) if gold is None else gold
+    return np.stack([rng.binomial(gold, found), gold, gold], axis=1).astype(np.float64)
+
+
+def test_right_and_wrong_answers_keep_their_exact_bounds() -> None:
+    before, after = answers_of(60, 5, 9, 26)
+    assert stats.quality(after, np.mean, "accuracy") == stats.proportion(65, 100)
+    assert stats.quality_difference(before, after, np.mean, "accuracy") == stats.paired_difference(before, after)
+
+
+@unhurried
+@given(st.integers(0, 1000))
+def test_a_metric_of_sums_has_the_value_of_their_total_within_its_bounds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = tagged(rng, 50, 0.6)
+    b = tagged(rng, 50, 0.5, a[:, 2].astype(np.int64))
+    one, apart = stats.quality(a, f1, "f1"), stats.quality_difference(b, a, f1, "f1")
+    assert one.value == f1(a)
+    assert one.low <= one.value <= one.high
+    assert apart.value == pytest.approx(f1(a) - f1(b))
+    assert apart.low <= apart.value <= apart.high
+    back = stats.quality_difference(a, b, f1, "f1")
+    assert (back.low, back.high) == (pytest.approx(-apart.high), pytest.approx(-apart.low))
+
+
+def test_the_bounds_of_a_metric_of_sums_hold_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "_RESAMPLES", 300)
+    rng, trials = np.random.default_rng(0), 300
+    held = 0
+    for _ in range(trials):
+        gold = rng.integers(0, 3, 150)
+        a, b = tagged(rng, 150, 0.6, gold), tagged(rng, 150, 0.5, gold)
+        held += stats.quality_difference(a, b, f1, "f1").low <= -0.1
+    assert 0.9 <= held / trials <= 0.99
+
+
+def test_agreement_on_few_rows_proves_little_of_a_metric_of_sums_either() -> None:
+    same = tagged(np.random.default_rng(0), 40, 0.6)
+    found, exact = stats.quality_difference(same, same, f1, "f1"), stats.paired_difference([True] * 40, [True] * 40)
+    assert found.value == 0
+    assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+
+
+def test_the_variance_of_a_row_s_part_is_the_disagreement_of_right_and_wrong_answers() -> None:
+    before, after = answers_of(800, 40, 60, 100)
+    assert stats.row_variance(stats.paired_difference(before, after)) == pytest.approx(0.1, rel=0.05)
+
+
+def test_evidence_of_other_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="of the same rows"):
+        stats.quality_difference(np.ones((3, 3)), np.ones((4, 3)), f1, "f1")
+    with pytest.raises(ValueError, match="at least two rows"):
+        stats.quality(np.ones((1, 3)), f1, "f1")

@@ -91,6 +91,27 @@ def test_tune_show_predict(
     assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == ["weather", "light"]
 
 
+def test_words_are_tagged_from_texts_and_from_lists(
+    tag_tables: dict[str, Any], spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = null_folder / "runs" / "x"
+    assert cli.run(["tune", str(spec), "--out", str(out), "--set", "task.kind=token-classification"]) == 0
+    assert "entity_f1 100.00%" in capsys.readouterr().out
+    assert cli.run(["predict", str(out), "--text", "x  y light"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["tags"] == ["B-place", "I-place", "O"]
+    assert [(e["label"], e["text"]) for e in answer["entities"]] == [("place", "x y")]
+    lines = b'{"tokens": ["x", "y", "light"]}\n{"text": "music"}\n{"tokens": ["new york"]}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert cli.run(["predict", str(out)]) == 2
+    captured = capsys.readouterr()
+    first, second = map(json.loads, captured.out.splitlines())
+    assert first == {**answer, "text": "x y light"}
+    assert second["words"] == ["music"]
+    assert "line 3: 'new york' among the tokens is not a word" in captured.err
+
+
 def test_not_met_exits_with_three(spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["tune", str(spec), "--out", str(null_folder / "runs" / "x"), "--set", "budget.min_speedup=500"]
     assert cli.run(arguments) == 3
@@ -149,6 +170,39 @@ def test_a_bad_line_on_stdin_is_named_after_the_good_ones_were_answered(
         assert says in captured.err
 
 
+def test_evaluate_prints_what_it_found_and_keeps_both_pages(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out)])
+    capsys.readouterr()
+    assert cli.run(["evaluate", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in ("accuracy 100.00%", "No class of 3 is below the baseline", "calibration error", "Classes", "Slices",
+                  "Noise in the texts", "evaluation.md"):
+        assert words in printed
+    assert json.loads((out / "evaluation.json").read_text())["rows"] == 900
+    assert "# Evaluation of null fast" in (out / "evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["evaluate"], "TARGET"),
+    (["evaluate", "nowhere"], "neither a run nor an artifact"),
+    (["evaluate", "nowhere", "--other", "none.jsonl"], "none.jsonl does not exist"),
+    (["evaluate", "nowhere", "--against", "x"], "--against"),
+    (["evaluate", "nowhere", "--othr", "x"], "--othr"),
+])
+def test_an_evaluation_that_cannot_be_made_exits_with_two(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_list_prints_each_parts_page(capsys: pytest.CaptureFixture[str]) -> None:
     for what, words in (
         ("runtimes", ("onnxruntime", "Pays when", "precision")),
@@ -175,7 +229,8 @@ def test_interrupt_exits_with_130(
 def test_train_refuses_a_method_that_is_none_before_reading_anything(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tmp_path / "spec.toml"
-    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n[model]\nname = "none"\n[budget]\np95_ms = 1\n')
+    spec.write_text('[task]\nkind = "text-classification"\ntrain = "none.csv"\n'
+                    '[model]\nname = "none"\n[budget]\np95_ms = 1\n')
     assert cli.run(["train", str(spec), "--methods", "finetune,loro"]) == 2
     said = capsys.readouterr().err
     assert 'unknown method "loro"' in said

@@ -9,18 +9,24 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from plimsoll.core import find
-from plimsoll.core.parts import Move, Runtime, Sample, Work
+from plimsoll.core import find, ragged
+from plimsoll.core.errors import Unsupported
+from plimsoll.core.parts import Move, Runtime, Sample, Task, Work
 from plimsoll.data.dataset import prepare
+from plimsoll.data.rows import Label, Rows, targets
 from plimsoll.moves.finetune import FineTune
 from plimsoll.tasks.text_classification import TextClassification
+from plimsoll.tasks.token_classification import TokenClassification
 from plimsoll.testing import contracts
-from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
+from plimsoll.testing.tiny import TINY_ROWS, TINY_TAGGED, write_tiny_bert
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "drop_layers": {"keep": 1},
+    "multi_label": {"train": "rows.jsonl"},
     "narrow": {"heads": (1, 2), "neurons": (40, 0)},
+    "sentence_similarity": {"train": "rows.jsonl"},
     "text_classification": {"train": "rows.jsonl"},
+    "token_classification": {"train": "rows.jsonl"},
     "trim_vocabulary": {"common": 0},
 }
 """Fields without a default, or with one that does not suit a tiny model, by part."""
@@ -31,6 +37,13 @@ VARIANTS = [
     if name != "null"
     for variant in cast(type[Runtime], find.part("runtimes", name)).variants(1, "cpu")
 ]
+TAGGING = [
+    pytest.param(variant, id=variant.says())
+    for name in find.names("runtimes")
+    if name != "null"
+    for variant in cast(type[Runtime], find.part("runtimes", name)).variants(1, "cpu")[:2]
+]
+"""Of each runtime the first two settings: a plain one, and mostly one that rounds."""
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +110,57 @@ def test_a_runtime_answers_as_the_model_does(
     runtime: Runtime, tuned: Path, sample: Sample, expected: np.ndarray, tmp_path: Path
 ) -> None:
     contracts.check_runtime(runtime, tuned, sample, tmp_path / "out", expected)
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that tags words, and knows its tags."""
+    folder = tmp_path_factory.mktemp("tagger")
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps({"tokens": words, "tags": tags}) + "\n" for words, tags in TINY_TAGGED))
+    task = TokenClassification(train=str(file))
+    prepare(task, folder / "data", seed=0)
+    FineTune(epochs=15, batch_size=8, learning_rate=3e-3, head_learning_rate=1e-2, precision="fp32", patience=15).apply(
+        write_tiny_bert(folder / "tiny"), Work(task=task, data=folder / "data", threads=1), folder / "model")
+    return folder / "model"
+
+
+@pytest.mark.parametrize("runtime", TAGGING)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # exporters of other projects warn about each other
+def test_a_runtime_answers_every_token_as_the_model_does_or_refuses(
+    runtime: Runtime, tagger: Path, tmp_path: Path
+) -> None:
+    from plimsoll.train import batches, encoder, export
+
+    tokens = batches.tokenize(tagger, [" ".join(words) for words, _ in TINY_TAGGED[::4]])
+    rows = tuple(
+        tuple(int(i) for i in tokens.ids[a:b]) for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)
+    )
+    expected = export.logits(encoder.load(tagger), rows)
+    assert len(expected) == sum(map(len, rows))
+    if runtime.name() == "native":
+        with pytest.raises(Unsupported, match="every token"):
+            contracts.check_runtime(runtime, tagger, Sample(rows, max_length=40), tmp_path / "out", expected)
+    else:
+        contracts.check_runtime(runtime, tagger, Sample(rows, max_length=40), tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize("name", find.names("tasks"))
+def test_what_a_task_says_of_outputs_holds_together(name: str) -> None:
+    task = cast(Task, find.part("tasks", name).model_validate(REQUIRED[name]))
+    labels: dict[str, tuple[Label, ...]] = {
+        "multi_label": (frozenset("ab"), frozenset(), frozenset("c"), frozenset("a")),
+        "sentence_similarity": (1.0, 0.0, 0.5, 0.2),
+        "text_classification": ("a", "b", "c", "a"),
+        "token_classification": (("O", "B-x"), ("B-x", "I-x", "O"), ("O",), ("B-y",)),
+    }
+    classes = task.classes(Rows(("",) * 4, labels[name], "").names())
+    shape = (4, 3, len(classes)) if task.per_token else (4, 2, 5) if task.texts > 1 else (4, len(classes))
+    outputs = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    if task.per_token:
+        outputs = ragged.ended(outputs, [2, 3, 1, 1])
+    contracts.check_task(task, classes, outputs, targets(labels[name], classes),
+                         "two\x1fwords" if task.texts > 1 else "two words")
 
 
 @pytest.mark.parametrize("name", [n for n in find.names("moves") if n != "distil"])

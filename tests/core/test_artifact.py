@@ -16,6 +16,7 @@ from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact, seal, size_mb
 from plimsoll.core.errors import RunError
 from plimsoll.runtimes.null import Null
 from plimsoll.tasks.text_classification import TextClassification
+from plimsoll.tasks.token_classification import TokenClassification
 
 
 @pytest.fixture
@@ -86,3 +87,44 @@ def test_a_record_cannot_name_a_file_outside_the_artifact(artifact: Path) -> Non
 
 def test_size_counts_every_file(artifact: Path) -> None:
     assert size_mb(artifact) * 1e6 == sum(p.stat().st_size for p in artifact.iterdir())
+
+
+@pytest.fixture
+def tagger(null_folder: Path) -> Path:
+    """An artifact that tags a word by its place in the vocabulary: O, B-place and I-place in turn."""
+    labels = ("O", "B-place", "I-place")
+    (null_folder / "model" / "labels.json").write_text(json.dumps(labels))
+    out = null_folder / "tagger"
+    out.mkdir()
+    Null().build(null_folder / "model", None, out)  # type: ignore[arg-type]
+    shutil.copyfile(null_folder / "model" / "tokenizer.json", out / "tokenizer.json")
+    seal(out, Artifact(runtime=Null(), task=TokenClassification(train="x"), labels=labels, max_length=4))
+    return out
+
+
+def test_words_are_tagged_from_a_text_or_a_list(tagger: Path) -> None:
+    with plimsoll.load(tagger) as model:
+        # the vocabulary begins [UNK] x y light music weather
+        text, words, many = "y  music\tweather x", ["y", "music", "weather", "x"], ["light", "x y music"]
+        (one,) = model.predict([text])
+        assert model.predict([words]) == [one]
+        assert one.words == tuple(words)
+        assert one.tags == ("I-place", "B-place", "I-place", "B-place")
+        assert [(e.text, e.start, e.end, e.label) for e in one.entities] == [
+            ("y", 0, 1, "place"), ("music weather", 1, 3, "place"), ("x", 3, 4, "place")]
+        assert all(0 < e.score <= 1 for e in one.entities)
+        assert model.predict(many) == [*model.predict(many[:1]), *model.predict(many[1:])]
+        assert model.predict([""])[0].words == ()
+
+
+def test_words_past_the_longest_input_are_outside(tagger: Path) -> None:
+    with plimsoll.load(tagger) as model:
+        (one,) = model.predict(["x x x x x x"])
+    assert one.tags == ("B-place",) * 4 + ("O",) * 2
+
+
+def test_a_word_with_a_space_in_it_and_words_for_a_task_of_texts_are_refused(tagger: Path, artifact: Path) -> None:
+    with plimsoll.load(tagger) as model, pytest.raises(ValueError, match="white space"):
+        model.predict([["new york"]])
+    with plimsoll.load(artifact) as model, pytest.raises(TypeError, match="need a text"):
+        model.predict([["music"]])

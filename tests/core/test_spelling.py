@@ -73,3 +73,38 @@ def test_a_token_that_reaches_over_a_space_is_left_to_the_tokenizer(tokenizer_js
     other = tmp_path / "tokenizer.json"
     other.write_text(json.dumps(tokenizer))
     assert Spelling(other, 16).ids(["play the song"]) == [asked(other, 16, "play the song")]
+
+
+WORDS = st.lists(
+    st.sampled_from(["play", "jazz", "don't", "ﬁ", "\u0301", "光光", "[SEP]", "x" * 60, "Über"]), max_size=12)
+
+
+@given(WORDS)
+def test_a_word_is_at_its_first_token(tokenizer_json: Path, words: list[str]) -> None:
+    text = " ".join(words)
+    ids, places = Spelling(tokenizer_json, 16).words(text)
+    assert ids == asked(tokenizer_json, 16, text)
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    at = 1  # after [CLS]
+    for word, place in zip(words, places, strict=True):
+        spelled = tokenizer.encode(word, add_special_tokens=False).ids
+        assert place == (at if spelled and at < 15 else -1)
+        at += len(spelled)
+    encoding = tokenizer.encode(text)
+    tokenizer.enable_truncation(16)
+    if "[SEP]" not in words:  # whose offsets are those of any special token's
+        assert spelling.first_tokens(text, tokenizer.encode(text).offsets) == places, encoding.tokens
+
+
+def test_a_tokenizer_that_counts_the_space_to_the_word_after_it_finds_the_same_words(tmp_path: Path) -> None:
+    from tokenizers import decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ids, places = Spelling(tmp_path / "tokenizer.json", 9).words("ab c é d")
+    # a token for each space, one before the text included, and each letter, two for é; nothing after the ninth
+    assert "".join(letters[i] for i in ids) == "ĠabĠcĠÃ©Ġ"
+    assert places == [0, 4, 6, -1]  # the space that the tokenizer puts before the text is counted to its first word

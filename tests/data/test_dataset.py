@@ -14,6 +14,8 @@ from plimsoll.core.errors import DataError, ModelError, RunError
 from plimsoll.data.dataset import Dataset, measure_lengths, prepare, source_digest
 from plimsoll.data.split import same_text
 from plimsoll.tasks.text_classification import TextClassification
+from plimsoll.tasks.token_classification import TokenClassification
+from plimsoll.testing.tiny import TINY_TAGGED
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside this checkout")
@@ -288,7 +290,53 @@ def test_the_digest_of_a_missing_file_is_refused(tmp_path: Path) -> None:
         source_digest(TextClassification(train=str(tmp_path / "train.jsonl")))
 
 
+# Rows of words with tags
+
+
+def test_tagged_rows_are_cut_written_and_read_back_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps({"tokens": words, "tags": tags}) + "\n" for words, tags in TINY_TAGGED))
+    made = prepare(TokenClassification(train=str(file)), tmp_path / "out", 0)
+    again = Dataset.load(tmp_path / "out")
+    assert again.labels == made.labels == ("O", "B-light", "I-light", "B-music", "I-music")
+    assert [again.train.labels, again.test.texts] == [made.train.labels, made.test.texts]
+    assert sum(made.report.rows.values()) == len(TINY_TAGGED)
+    for split in ("train", "validation", "test"):
+        assert made.report.rows[split] > 0
+        assert {"B-music", "B-light"} <= getattr(made, split).names().keys()
+        targets = again.targets(split)  # type: ignore[arg-type]
+        first = getattr(again, split).labels[0]
+        assert [again.labels[t] for t in targets[0, : len(first)]] == list(first)
+
+
+def test_a_tag_that_train_does_not_have_is_refused_but_for_the_other_of_a_pair(tmp_path: Path) -> None:
+    def task(**tags: list[list[str]]) -> TokenClassification:
+        for split, rows in tags.items():
+            lines = (json.dumps({"tokens": [f"{split}{i}{j}" for j in range(len(t))], "tags": t})
+                     for i, t in enumerate(rows))
+            (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+        return TokenClassification(**{split: str(tmp_path / f"{split}.jsonl") for split in tags})  # type: ignore[arg-type]
+
+    train = [["O", "B-x"]] * 20
+    assert len(prepare(task(train=train, test=[["B-x", "I-x"]]), tmp_path / "out", 0).test) == 1
+    with pytest.raises(DataError, match='label that train does not: "B-y"'):
+        prepare(task(train=train, test=[["B-y", "O"]]), tmp_path / "other", 0)
+
+
 # Real sets
+
+
+@needs_real_data
+def test_wnut17_is_read_with_all_its_tags(tmp_path: Path) -> None:
+    folder = REAL / "wnut17"
+    task = TokenClassification(
+        train=str(folder / "train.jsonl"), validation=str(folder / "dev.jsonl"), test=str(folder / "test.jsonl"))
+    data = prepare(task, tmp_path / "out", 0)
+    assert sorted(data.labels) == sorted(json.loads((folder / "tags.json").read_text()))
+    assert data.report.rows["validation"] == 1009
+    assert data.report.rows["test"] == 1287
+    gold = data.targets("test")
+    assert task.evidence(np.eye(13, dtype=np.float32)[np.maximum(gold, 0)], gold).sum(axis=0).tolist() == [1079] * 3
 
 
 @needs_real_data

@@ -59,6 +59,43 @@ def row(text: object = "play", label: object = "music") -> dict[str, object]:
 # What can be read
 
 
+def labelled(source: Path, labels: Any, **columns: str) -> Rows:
+    return read_columns(str(source), split="train", labels=labels, **{"text": "text", "label": "label", **columns})
+
+
+def test_rows_may_have_any_number_of_labels(tmp_path: Path) -> None:
+    rows = labelled(write_lines(tmp_path / "a.jsonl", row(label=["b", " a "]), row(label=[]), row(label=3),
+                                row(label="a, b"), row(label="")), "any")
+    assert rows.labels == ({"a", "b"}, set(), {"3"}, {"a", "b"}, set())
+    parted = write(tmp_path / "a.csv", "text,label\nplay,a;b,c\n".replace("a;b,c", '"a|b, c"'))
+    assert read_columns(str(parted), split="train", text="text", label="label", labels="any",
+                        separator="|").labels == ({"a", "b, c"},)
+
+
+def test_words_and_tags_come_from_parquet_too(tmp_path: Path) -> None:
+    rows = labelled(write_parquet(tmp_path / "a.parquet", text=[["a", "b"]], label=[["O", "B-x"]]), "each")
+    assert (rows.texts, rows.labels) == (("a b",), (("O", "B-x"),))
+
+
+@pytest.mark.parametrize(("words", "tags", "problem"), [
+    (["a", "b"], ["O"], "2 words and 1 tags"),
+    ([], [], "no list, or an empty one"),
+    (None, ["O"], "no list, or an empty one"),
+    (["a b"], ["O"], "a space in it"),
+    (["a", ""], ["O", "O"], "empty or missing"),
+    (["a", 3], ["O", "O"], "int"),
+    (["a"], [None], "empty or missing"),
+    (["\ud83d"], ["O"], "surrogate"),
+])
+def test_words_that_cannot_be_tagged_are_named_by_their_line(
+        tmp_path: Path, words: Any, tags: Any, problem: str) -> None:
+    file = write_lines(tmp_path / "a.jsonl", row(["play"], ["O"]), row(words, tags))
+    with pytest.raises(DataError, match=problem) as caught:
+        labelled(file, "each")
+    assert "line 2" in str(caught.value)
+    assert caught.value.hint
+
+
 def write_csv(path: Path, delimiter: str = ",") -> Path:
     with path.open("w", newline="", encoding="utf-8") as f:
         csv.writer(f, delimiter=delimiter).writerows([("label", "text"), *zip(LABELS, TEXTS, strict=True)])

@@ -13,7 +13,8 @@ from plimsoll.core.parts import Work
 from plimsoll.data.dataset import prepare
 from plimsoll.moves.finetune import FineTune
 from plimsoll.tasks.text_classification import TextClassification
-from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
+from plimsoll.tasks.token_classification import TokenClassification
+from plimsoll.testing.tiny import TINY_ROWS, TINY_TAGGED, write_tiny_bert
 
 WorkWith = Callable[..., Work]
 
@@ -51,4 +52,24 @@ def tuned(tiny: Path, work_with: WorkWith, quick: FineTune, tmp_path_factory: py
     out = tmp_path_factory.mktemp("tuned") / "model"
     out.mkdir()
     quick.apply(tiny, work_with(), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tagged_work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """Work on the tiny rows whose words have tags."""
+    folder = tmp_path_factory.mktemp("tagged rows")
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps({"tokens": words, "tags": tags}) + "\n" for words, tags in TINY_TAGGED))
+    task = TokenClassification(train=str(file))
+    prepare(task, folder / "data", seed=0)
+    return Work(task=task, data=folder / "data", threads=1)
+
+
+@pytest.fixture(scope="session")
+def tagger(tiny: Path, tagged_work: Work, quick: FineTune, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, fine-tuned to tag words."""
+    out = tmp_path_factory.mktemp("tagger") / "model"
+    out.mkdir()
+    quick.apply(tiny, tagged_work, out)
     return out

@@ -63,7 +63,7 @@ def test_probing_for_a_precision_does_not_change_what_is_learned(
         tiny: Path, work_with: WorkWith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from plimsoll.train import precision
 
-    def slow_bf16(step: Callable[[Any], object], device: str, width: int) -> tuple[str, str]:
+    def slow_bf16(step: Callable[[Any], object], device: str, width: int, most: object) -> tuple[str, str]:
         step(precision.autocast("fp32", device))
         step(precision.autocast("bf16", device))
         return "fp32", "measured"

@@ -23,9 +23,9 @@ WorkWith = Callable[..., Work]
 
 QUICK: dict[str, dict[str, Any]] = {
     "linear_probe": {},
-    "lora": {"learning_rate": 1e-2},
-    "dora": {"learning_rate": 1e-2},
-    "qlora": {"learning_rate": 1e-2},
+    "lora": {"learning_rate": 5e-3},
+    "dora": {"learning_rate": 5e-3},
+    "qlora": {"learning_rate": 5e-3},
     "prompt_tuning": {"learning_rate": 3e-2, "tokens": 4},
     "prefix_tuning": {"learning_rate": 3e-2, "tokens": 4},
 }
@@ -50,6 +50,9 @@ def test_it_learns_rows_it_has_not_seen(name: str, tiny: Path, work_with: WorkWi
     assert accuracy(tmp_path / "out", work_with()) >= 0.8
     found = costs.StepCosts.from_file(tmp_path / "costs.json")
     assert 0 < found.trainable < found.parameters / 2
+    model: Any = encoder.start(tiny, work_with().task, 3)
+    whole, head = (sum(p.numel() for p in part.parameters()) for part in (model, model.head))
+    assert found.parameters == whole + found.trainable - head
     record = encoder.ModelRecord.from_file(tmp_path / "out" / encoder.MODEL_RECORD)
     data = Dataset.load(work_with().data)
     texts = [*data.train.texts, *data.validation.texts, *data.test.texts]

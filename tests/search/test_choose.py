@@ -183,3 +183,11 @@ def test_a_short_race_rules_out_by_point_estimates_only() -> None:
     assert not choose.quick_enough(near, Budget(p95_ms=0.9))
     assert not choose.quick_enough(near, Budget(min_speedup=11))
     assert choose.quick_enough(near, Budget(quality_drop=0.1))
+
+
+def test_the_spread_of_a_metric_that_is_no_mean_is_its_own_and_not_the_disagreement() -> None:
+    counted = trial("a", 1.0, disagreement=0.05)
+    quiet, noisy = (counted.model_copy(update={"variance": v}) for v in (0.01, 0.4))
+    assert choose.predicted_low(noisy, ROWS) < choose.predicted_low(counted, ROWS) < choose.predicted_low(quiet, ROWS)
+    same = counted.model_copy(update={"variance": 0.05})
+    assert choose.predicted_low(same, ROWS) == choose.predicted_low(counted, ROWS)

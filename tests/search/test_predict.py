@@ -60,3 +60,12 @@ def test_operations_are_those_of_the_matrix_products() -> None:
     pooled = FULL.model_copy(update={"pooled": True})
     asked_once = 2 * (2 * 384 * 384 * tokens + 2 * 384 * 384 + 2 * 384 * 1536 + 2 * 384 * tokens)
     assert predict.operations((pooled,), 384, 12, tokens) == asked_once
+
+
+def test_where_every_token_is_answered_no_probe_is_pooled_and_the_rest_is_predicted_all_the_same() -> None:
+    probes = [Probe(layers=p, p50_us=TRUE.us(p) / 2, p95_us=TRUE.us(p)) for p in predict.probes_of(WHOLE, pooled=False)]
+    assert len(probes) > 8
+    assert not any(layer.pooled for p in probes for layer in p.layers)
+    table = predict.fitted(Null(), "machine", probes)
+    for layers in (WHOLE, (FULL,) * 3, (LayerShape(heads=3, neurons=384),) * 2):
+        assert table.p95.us(layers) == pytest.approx(TRUE.us(layers), rel=1e-3)

@@ -77,6 +77,21 @@ def test_what_is_looked_at_first_fits_the_limit_by_the_table(table: LatencyTable
     assert any(s.layers[-1].pooled for s in found)
 
 
+def test_where_every_token_is_answered_none_is_pooled(table: LatencyTable) -> None:
+    import optuna
+
+    limit_ms = TRUE.us((FULL,) * 3) / 1000 * 1.001
+    plain = students.ladder(WHOLE, None, pooled=False)
+    found = students._proposals(
+        WHOLE, (plain, ()), costs([3, 1, 1, 2, 1, 3]), table, limit_ms, limit_ms, pools=False)
+    assert {len(s.layers) for s in found if "narrow" not in [m.name() for m in s.moves]} == {1, 2, 3}
+    assert len({s.moves for s in found}) == len(found) >= 4
+    assert not any(s.layers[-1].pooled for s in found)
+    (least,) = students._proposals(WHOLE, (plain, ()), None, table, 0.0, table.p95_ms((FULL,)) * 0.9, pools=False)
+    assert [m.name() for m in least.moves] == ["drop_layers", "narrow"]
+    assert students._space(WHOLE, optuna, pools=False)["pooled"].choices == (False,)
+
+
 def test_what_the_table_rules_out_is_slower_than_the_limit_even_with_its_error(table: LatencyTable) -> None:
     plain = students.ladder(WHOLE, None, pooled=False)
     just = table.least_p95_ms((FULL,) * 3)

@@ -15,6 +15,7 @@ import pytest
 import plimsoll
 from plimsoll.core.errors import DataError, RunError, SpecError, StoreError
 from plimsoll.core.spec import Spec
+from plimsoll.core.trial import Trial
 from plimsoll.search import choose
 from plimsoll.search.tune import tune
 
@@ -59,6 +60,62 @@ def test_the_run_folder_holds_what_a_reviewer_and_a_server_need(null_folder: Pat
     assert table[-1].p50_ms > 0
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert any("rows" in str(e.get("text")) for e in log)
+
+
+def test_words_are_tagged_from_rows_to_artifact_and_the_entities_decide(null_folder: Path, tag_tables: Tables) -> None:
+    run = null_folder / "runs" / "a"
+    decision = plimsoll.tune(Spec.parse(tag_tables), run)
+    assert decision.verdict == "met"
+    assert decision.chosen is not None
+    assert decision.baseline is not None
+    assert decision.three_numbers is not None
+    assert decision.chosen.recipe.says() == "null fast"
+    assert (decision.baseline.quality.value, decision.baseline.quality.unit) == (1.0, "entity_f1")
+    assert decision.chosen.scores["entity_recall"] == 1.0
+    assert -0.02 <= decision.three_numbers.quality_delta.low < 0
+    reasons = {r.recipe.says(): r.reason for r in decision.rejected}
+    assert "on validation its quality changes by -" in reasons["null wrong"]
+    wrong = next(t for t in map(Trial.from_file, (run / "trials").glob("*.json")) if t.recipe.says() == "null wrong")
+    assert wrong.disagreement is not None
+    assert 0 < wrong.disagreement < 1
+    assert wrong.variance is not None
+    assert wrong.invariance is not None
+    assert wrong.invariance.flips == 0
+    assert "entity_f1 on test" in (run / "decisions.md").read_text()
+    with plimsoll.load(run) as model:
+        (tagged,) = model.predict(["x y light"])
+        assert tagged.tags == ("B-place", "I-place", "O")
+        assert [e.text for e in tagged.entities] == ["x y"]
+        assert model.artifact.outputs == ("logits: float32 [batch, length, labels]",)
+
+
+def test_pairs_are_compared_from_rows_to_artifact(null_folder: Path, null_tables: Tables) -> None:
+    null_tables["task"] |= {"kind": "sentence-similarity", "label": "label"}
+    lines = (null_folder / "test.jsonl").read_text().splitlines(keepends=True)[:300]
+    (null_folder / "test.jsonl").write_text("".join(lines))
+    run = null_folder / "runs" / "a"
+    decision = plimsoll.tune(Spec.parse(null_tables), run)
+    assert decision.verdict == "met"
+    assert decision.chosen is not None
+    assert decision.baseline is not None
+    assert decision.chosen.recipe.says() == "null fast"
+    assert (decision.baseline.quality.value, decision.baseline.quality.unit) == (pytest.approx(1.0), "spearman")
+    with plimsoll.load(run) as model:
+        one, both, apart = model.predict(["w1 light", ["w1 light", "w2 light"], ["w1 light", "music"]])
+        assert one.vector == (1.0, 0.0, 0.0)
+        assert (both.score, apart.score) == (1.0, 0.0)
+        with pytest.raises(TypeError, match="a list of 2"):
+            model.predict([["one", "two", "three"]])
+
+
+def test_any_number_of_labels_from_rows_to_artifact(null_folder: Path, null_tables: Tables) -> None:
+    null_tables["task"] |= {"kind": "multi-label", "labels": "label"}
+    decision = plimsoll.tune(Spec.parse(null_tables), null_folder / "runs" / "a")
+    assert decision.chosen is not None
+    assert decision.chosen.recipe.says() == "null fast"
+    assert decision.chosen.quality.unit == "micro_f1"
+    with plimsoll.load(decision.artifact) as model:
+        assert [label.label for label in model.predict(["w1 light"])[0].labels] == ["light"]
 
 
 def test_nothing_fits_delivers_the_nearest_miss_and_says_what_would(null_folder: Path, null_tables: Tables) -> None:

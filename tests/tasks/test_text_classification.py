@@ -97,7 +97,7 @@ def test_scores_by_hand() -> None:
     # a: 3 rows, 2 found, claimed 3 times; b: 2 rows, 1 found, claimed 2 times; c: 1 row, found, claimed once
     targets = np.array([0, 0, 0, 1, 1, 2])
     logits = logits_for([0, 0, 1, 1, 0, 2], 3)
-    assert TASK.correct(logits, targets).tolist() == [True, True, False, True, False, True]
+    assert TASK.evidence(logits, targets).tolist() == [True, True, False, True, False, True]
     score = TASK.score(logits, targets, ("a", "b", "c"))
     assert score["accuracy"] == pytest.approx(4 / 6)
     assert score["recall"] == pytest.approx({"a": 2 / 3, "b": 1 / 2, "c": 1.0})
@@ -125,7 +125,7 @@ def test_all_wrong_and_all_right() -> None:
 
 def test_only_the_order_of_the_logits_counts() -> None:
     logits = np.array([[-3.0, -2.0], [1e4, 1e3]], dtype=np.float32)
-    assert TASK.correct(logits, np.array([1, 0])).tolist() == [True, True]
+    assert TASK.evidence(logits, np.array([1, 0])).tolist() == [True, True]
 
 
 @settings(deadline=None)
@@ -134,7 +134,7 @@ def test_scores_agree_with_each_other(pairs: list[tuple[int, int]]) -> None:
     predicted, targets = [p for p, _ in pairs], np.array([t for _, t in pairs])
     logits = logits_for(predicted, 4)
     score = TASK.score(logits, targets, "abcd")
-    assert score["accuracy"] == pytest.approx(TASK.correct(logits, targets).mean())
+    assert score["accuracy"] == pytest.approx(TASK.evidence(logits, targets).mean())
     support = {label: int((targets == i).sum()) for i, label in enumerate("abcd")}
     weighted = sum(recall * support[label] for label, recall in score["recall"].items()) / len(pairs)
     assert weighted == pytest.approx(score["accuracy"]), "accuracy is the recall weighted by rows"
@@ -164,5 +164,5 @@ def test_the_expected_change_is_near_the_counted_one_when_the_reference_is_calib
     chance = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     targets = (rng.random((4000, 1)) > chance.cumsum(axis=1)).sum(axis=1).clip(max=3)
     other = logits + 0.7 * rng.standard_normal(logits.shape).astype(np.float32)
-    counted = task.correct(other, targets).mean() - task.correct(logits, targets).mean()
+    counted = task.evidence(other, targets).mean() - task.evidence(logits, targets).mean()
     assert task.expected_change(3 * logits, other, targets).mean() == pytest.approx(counted, abs=0.012)

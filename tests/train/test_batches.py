@@ -89,3 +89,27 @@ def test_tokenizing_cuts_at_the_longest_input_and_keeps_the_last_token(tmp_path:
 ])
 def test_the_longest_input_is_what_the_positions_allow_and_at_most_512(config: dict[str, object], longest: int) -> None:
     assert longest_input(config) == longest
+
+
+def test_words_are_where_their_first_tokens_are(tmp_path: Path) -> None:
+    folder = write_tiny_bert(tmp_path / "tiny")
+    # jazz takes four tokens, the second row's first word none
+    texts = ["play jazz now", "\ufe0f song", "jazz jazz jazz jazz"]
+    tokens = tokenize(folder, texts, max_length=10, words=True)
+    assert tokens.words is not None
+    rows = [tokens.words[a:b].tolist() for a, b in zip(tokens.starts, tokens.starts[1:], strict=False)]
+    assert rows == [[-1, 0, 1, -1, -1, -1, 2, -1], [-1, 1, -1], [-1, 0, -1, -1, -1, 1, -1, -1, -1, -1]]
+    assert tokenize(folder, texts, max_length=10).words is None
+    np.testing.assert_array_equal(tokens.ids, tokenize(folder, texts, max_length=10).ids)
+    part = tokens.subset(np.array([2, 0]))
+    assert part.words is not None
+    assert part.words[part.starts[1]:].tolist() == rows[0]
+
+    outputs = np.arange(3 * 10 * 2, dtype=np.float32).reshape(3, 10, 2)
+    answers = tokens.answers(outputs)
+    np.testing.assert_array_equal(answers[0], outputs[0, [1, 2, 6]])
+    assert np.isnan(answers[1, [0, 2]]).all()
+    np.testing.assert_array_equal(answers[1, 1], outputs[1, 1])
+    of_tokens = tokens.of_tokens(np.array([[5, 6, 7, -100], [8, 9, -100, -100], [1, 2, 3, 4]]))
+    assert of_tokens.tolist() == [-100, 5, 6, -100, -100, -100, 7, -100, -100, 9, -100,
+                                  -100, 1, -100, -100, -100, 2, -100, -100, -100, -100]

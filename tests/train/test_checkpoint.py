@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +55,8 @@ def train(folder: Path, kept: Path | None, kill_at: int | None = None, poison_at
                 report=lambda event: notes.append(event["note"]) if "note" in event else None)
     with loop.settings(work):
         model = encoder.start(folder, TASK, 3, dropout=0.1)
-        loop.fit(model, tokens, tokens, loss, lambda logits: float(np.mean(logits.argmax(axis=1) == targets)), HOW,
-                 work, "test", began=0.0)
+        loop.fit(model, tokens, tokens, loss, lambda logits: float(np.mean(logits.argmax(axis=1) == targets)),
+                 replace(HOW, on_nonfinite="stop"), work, "test", began=0.0)
     return model.state_dict(), seen, notes
 
 
@@ -79,6 +83,37 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> 
     assert torch.equal(found[0]["x"], torch.ones(2))
     newest.unlink()
     assert checkpoint.load(tmp_path) is not None
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"sha256": "', b"[]", b"{}", b"\xff\xfe", b'{"sha256": 1, "state": {}}\n'])
+def test_a_record_that_cannot_be_read_is_passed_over_for_the_one_before(tmp_path: Path, torn: bytes) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"x": torch.full((2,), float(step))}, {"step": step})
+    (tmp_path / "step-000000002.json").write_bytes(torn)
+    found = checkpoint.load(tmp_path)
+    assert found is not None
+    assert found[1] == {"step": 1}
+
+
+def test_a_record_whose_state_was_changed_does_not_count(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, {"x": torch.ones(1)}, {"step": 1, "best": 0.1 + 0.2, "waited": None})
+    assert checkpoint.load(tmp_path) is not None
+    record = tmp_path / "step-000000001.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "state": {"step": 3}}))
+    assert checkpoint.load(tmp_path) is None
+
+
+def test_what_processes_that_are_gone_left_unfinished_is_removed(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        gone = process.pid
+    for pid in (gone, os.getppid()):
+        (tmp_path / f".step-000000004.safetensors.{pid}.tmp").write_bytes(b"half")
+        (tmp_path / f".step-000000004.json.{pid}.tmp").write_bytes(b"half")
+    (tmp_path / "step-000000003.safetensors").write_bytes(b"whole, but its record was never written")
+    checkpoint.save(tmp_path, 5, {"x": torch.ones(1)}, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f".step-000000004.json.{os.getppid()}.tmp", f".step-000000004.safetensors.{os.getppid()}.tmp",
+        "step-000000005.json", "step-000000005.safetensors"]
 
 
 def test_tensors_without_their_record_do_not_count(tmp_path: Path) -> None:

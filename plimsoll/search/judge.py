@@ -1,0 +1,167 @@
+"""From answers to an evaluation's records: arithmetic on logits and targets, and the paragraph to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.bench import calibration, many
+from plimsoll.bench.stats import Floats, mean, paired_difference, proportion
+from plimsoll.core.evaluation import Calibration, Evaluation, Flip, Flips, Group, Judged, Robustness
+from plimsoll.core.record import Measurement
+from plimsoll.data import noise
+
+_FLIPS = 200
+"""Rows that are listed at most."""
+_SHOWN_TEXT = 300
+_NAMED = 5
+
+Logits = NDArray[np.float32]
+Targets = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model says of the test rows."""
+
+    says: str
+    clean: Logits
+    """float32 [rows, labels]."""
+    noisy: Mapping[str, Logits] = field(default_factory=dict[str, Logits])
+    """The same for the texts with each kind of noise in them."""
+
+
+def right(logits: Logits, targets: Targets) -> NDArray[np.bool_]:
+    """Return which rows are right, bool [rows]."""
+    return logits.argmax(axis=1) == targets
+
+
+def models(artifact: Answers, weights: Answers | None, baseline: Answers | None, targets: Targets
+           ) -> tuple[Judged, ...]:
+    """Return the artifact and what stands beside it, each with the paired difference of the artifact to it."""
+    own = right(artifact.clean, targets)
+    found = [_judged("artifact", artifact, targets)]
+    for name, other in (("weights", weights), ("baseline", baseline)):
+        if other is not None:
+            change = paired_difference(right(other.clean, targets), own)
+            found.append(_judged(name, other, targets).model_copy(update={"change": change}))
+    return tuple(found)
+
+
+def flips(artifact: Logits, baseline: Logits, targets: Targets, texts: Sequence[str], labels: Sequence[str]) -> Flips:
+    """Return the rows on which exactly one of the two is right, and whether the split is more than chance."""
+    before, after = right(baseline, targets), right(artifact, targets)
+    lost, gained = np.flatnonzero(before & ~after), np.flatnonzero(after & ~before)
+    listed = [*lost.tolist(), *gained.tolist()][:_FLIPS]
+    rows = tuple(
+        Flip(row=row, text=texts[row][:_SHOWN_TEXT], label=labels[targets[row]],
+             baseline=labels[int(baseline[row].argmax())], artifact=labels[int(artifact[row].argmax())])
+        for row in listed)
+    return Flips(lost=len(lost), gained=len(gained), p=many.mcnemar(len(lost), len(gained)), rows=rows)
+
+
+def robustness(artifact: Answers, baseline: Answers | None, targets: Targets, changed: Mapping[str, int]
+               ) -> tuple[Robustness, ...]:
+    """Return what each kind of noise costs the artifact, and whether it costs it more than it costs the baseline.
+
+    changed: how many rows each kind changes.
+    """
+    clean = right(artifact.clean, targets)
+    found: list[Robustness] = []
+    for kind, logits in artifact.noisy.items():
+        one = right(logits, targets)
+        beyond, fragile = None, False
+        if baseline is not None:
+            theirs = _change(right(baseline.clean, targets), right(baseline.noisy[kind], targets))
+            apart = _change(clean, one) - theirs
+            beyond = mean(apart)
+            # as many questions as kinds of noise: each is held to its share of the error
+            fragile = mean(apart, 1 - many.LEVEL / len(artifact.noisy)).high < 0
+        found.append(Robustness(
+            noise=kind, says=noise.SAYS[kind], changed=changed[kind], quality=proportion(int(one.sum()), len(one)),
+            change=paired_difference(clean, one), beyond_baseline=beyond, fragile=fragile))
+    return tuple(found)
+
+
+def verdict(found: Evaluation) -> str:
+    """Return the paragraph to read: how good, what was lost and where, whether to believe it, and what is forgotten."""
+    own = found.models[0]
+    beside = {m.name: m for m in found.models}
+    sentences = [f"{found.metric} {own.quality.value:.2%} ({own.quality.low:.2%} to {own.quality.high:.2%}) on "
+                 f"{found.rows:,} rows."]
+    if found.flips is not None:
+        change = beside["baseline"].change
+        assert change is not None
+        sure = "more than chance explains" if found.flips.p <= many.LEVEL else "which chance explains"
+        sentences.append(f"Against the baseline {points(change)}: {found.flips.lost} rows lost and "
+                         f"{found.flips.gained} gained (p = {found.flips.p:.2g}), {sure}.")
+    for what, groups in (("class", found.classes), ("slice", found.slices)):
+        sentences += _flagged(what, groups)
+    sentences.append(_believed(own.calibration))
+    if found.robustness:
+        sentences.append(_noise(found.robustness))
+    if found.forgotten is not None:
+        sentences.append(found.forgotten.verdict)
+    return " ".join(sentences)
+
+
+def points(m: Measurement) -> str:
+    """Return a difference of shares in percentage points, with its bounds."""
+    return f"{m.value * 100:+.2f} points ({m.low * 100:+.2f} to {m.high * 100:+.2f})"
+
+
+def _judged(name: str, answers: Answers, targets: Targets) -> Judged:
+    one = right(answers.clean, targets)
+    return Judged(name=name, says=answers.says, quality=proportion(int(one.sum()), len(one)),  # type: ignore[arg-type]
+                  macro_f1=_macro_f1(answers.clean.argmax(axis=1), targets),
+                  calibration=calibration.judged(answers.clean, targets))
+
+
+def _macro_f1(answers: Targets, targets: Targets) -> float:
+    """Return the unweighted mean over the classes that occur in the rows."""
+    each = [2 * np.sum((answers == c) & (targets == c)) / (np.sum(answers == c) + np.sum(targets == c))
+            for c in np.unique(targets)]
+    return float(np.mean(each))
+
+
+def _change(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Floats:
+    return after.astype(np.float64) - before
+
+
+def _flagged(what: str, groups: Sequence[Group]) -> list[str]:
+    """Return a sentence for each question that is asked of all groups; none where there are no groups."""
+    plural = f"{what}es" if what == "class" else f"{what}s"
+    sentences: list[str] = []
+    for flag, asked in (("below the baseline", any(g.change is not None for g in groups)),
+                        ("below the rest", bool(groups))):
+        if not asked:
+            continue
+        flagged = [g.name for g in groups if flag in g.flags]
+        if flagged:
+            more = f" and {len(flagged) - _NAMED} more" if len(flagged) > _NAMED else ""
+            names = ", ".join(flagged[:_NAMED]) + more
+            sentences.append(f"{len(flagged)} of {len(groups)} {plural} {flag} beyond noise: {names}.")
+        else:
+            sentences.append(f"No {what} of {len(groups)} is {flag} beyond noise.")
+    return sentences
+
+
+def _believed(found: Calibration) -> str:
+    error = f"{found.ece.value:.3f} ({found.ece.low:.3f} to {found.ece.high:.3f})"
+    if not found.miscalibrated:
+        return f"Its probabilities can be believed: calibration error {error}, no more than chance explains."
+    over = found.overconfidence
+    side = ("it is right less often than it says" if over.low > 0 else
+            "it is right more often than it says" if over.high < 0 else "too sure on some rows, too unsure on others")
+    return (f"Its probabilities are off: calibration error {error} where chance explains {found.ece_by_chance:.3f}; "
+            f"{side}.")
+
+
+def _noise(kinds: Sequence[Robustness]) -> str:
+    costs = ", ".join(f"{r.noise} {points(r.change)}" for r in kinds)
+    fragile = [r.noise for r in kinds if r.fragile]
+    more = f" It minds {' and '.join(fragile)} more than the baseline does." if fragile else ""
+    return f"Noise in the texts: {costs}.{more}"
