@@ -69,8 +69,8 @@ class Tokens:
         real = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(real.shape, self.pad_id, dtype=np.int64)
         ids[real] = np.concatenate([self.ids[self.starts[t]:self.starts[t + 1]] for t in texts])
-        places, inputs, mask = (torch.from_numpy(a).to(device) for a in (rows, ids, real.astype(np.int64)))
-        return Batch(places, inputs, mask)
+        of_rows, input_ids, mask = (torch.from_numpy(a).to(device) for a in (rows, ids, real.astype(np.int64)))
+        return Batch(of_rows, input_ids, mask)
 
     def subset(self, rows: NDArray[np.int64]) -> Tokens:
         """Return the tokens of some rows only, in the order given."""

@@ -164,7 +164,8 @@ class Together:
     def unsound(self) -> list[str]:
         """Return the names of weights that are not finite; some in all processes when there are some in one."""
         names = replay.unsound(self.model)
-        return names or (["a weight in another process"] if ranks.most(len(names)) else [])
+        somewhere = ranks.most(len(names))  # asked by all, those with names too: the others wait for their answer
+        return names or (["a weight in another process"] if somewhere else [])
 
     def finding(self, diagnose: Callable[[], replay.Finding]) -> replay.Finding:
         """Return why a step was not finite, as the first process finds it; unknown where none holds all weights.

@@ -32,7 +32,8 @@ class Killed(Exception):
 
 
 def train(folder: Path, rank: int = 0, world: int = 1, spreading: Spreading = "auto", *, kept: Path | None = None,
-          kill_at: int | None = None, dropout: float = 0.0, deadline_s: float | None = None, how: loop.Training = HOW
+          kill_at: int | None = None, poison_at: int | None = None, dropout: float = 0.0,
+          deadline_s: float | None = None, how: loop.Training = HOW
           ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], loop.Fitted]:
     """Train the tiny model in `folder`; return its weights, what was reported, and what came of it."""
     names = sorted({label for _, label in ROWS})
@@ -45,7 +46,8 @@ def train(folder: Path, rank: int = 0, world: int = 1, spreading: Spreading = "a
         if steps[0] == kill_at:
             raise Killed
         steps[0] += 1
-        return hard(model, batch)
+        poisoned = rank == 1 and steps[0] - 1 == poison_at
+        return hard(model, batch) * (float("nan") if poisoned else 1.0)
 
     def likelihood(logits: np.ndarray) -> float:  # never 1, at which training would end
         return float(torch.from_numpy(logits).log_softmax(dim=1)[torch.arange(len(targets)), targets].mean())
@@ -58,6 +60,15 @@ def train(folder: Path, rank: int = 0, world: int = 1, spreading: Spreading = "a
         encoder.set_dropout(model, dropout)  # the head's too, which it has of its own
         fitted = loop.fit(model, tokens, tokens, loss, likelihood, how, work, "test", time.perf_counter())
     return dict(model.state_dict()), events, fitted
+
+
+def unsound_in_one(folder: Path, rank: int, world: int) -> list[str]:
+    """Return what a process is told of a weight that is not finite in the second one's part of the model."""
+    work = Work(task=TextClassification(train="rows"), data=folder, threads=1, rank=rank, ranks=world, spreading="fsdp")
+    with spread.over(encoder.start(folder, work.task, 3), losses.hard(np.array([0]), 0.1), work, "test") as sharded:
+        if rank == 1:
+            sharded.model.encoder.embeddings.LayerNorm.weight.to_local().data[0] = float("nan")  # type: ignore
+        return sharded.unsound()
 
 
 def every_step(checkpoints: bool) -> None:
@@ -100,6 +111,9 @@ def main(folder: Path) -> None:
             run(f"{way}_dropout_goes_on", way, dropout=0.2, how=few, kept=folder / f"kept_{way}_dropout")
         # the second has all the time in the world, and must still stop when the first does
         run("deadline", "ddp", deadline_s=1e-3 if this.rank == 0 else 1e6)
+        for way in ways:
+            run(f"{way}_poisoned", way, how=few, poison_at=5)
+        (folder / f"unsound.{this.rank}.json").write_text(json.dumps(unsound_in_one(tiny, this.rank, this.world)))
         run("auto", "auto", how=replace(HOW, epochs=1, precision="auto"))
         room, spread._ROOM = spread._ROOM, 0.0
         run("no_room", "auto", how=replace(HOW, epochs=1, checkpointing="full"))

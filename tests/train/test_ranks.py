@@ -142,6 +142,19 @@ def test_the_first_process_decides_when_to_stop(folder: Path) -> None:
     assert [said(folder, "deadline", rank)["epochs"] for rank in (0, 1)] == [1, 1]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_loss_that_is_not_finite_in_one_process_is_a_step_that_none_takes(folder: Path, way: str) -> None:
+    whole, poisoned = (said(folder, f"{way}{x}")["losses"] for x in ("_dropout", "_poisoned"))
+    assert len(whole) - len(poisoned) == 1
+    assert said(folder, f"{way}_poisoned", 1)["losses"] == poisoned
+    assert all(torch.isfinite(t).all() for t in load_file(folder / f"{way}_poisoned.safetensors").values())
+
+
+def test_a_weight_that_is_not_finite_in_one_process_is_known_to_all(folder: Path) -> None:
+    told = [json.loads((folder / f"unsound.{rank}.json").read_text()) for rank in (0, 1)]
+    assert told == [["a weight in another process"], ["encoder.embeddings.LayerNorm.weight"]]
+
+
 def test_a_small_model_is_copied_and_one_without_room_is_split(folder: Path) -> None:
     assert any("2 processes, ddp: training takes" in note for note in said(folder, "auto")["notes"])
     assert any("2 processes, fsdp: training takes" in note for note in said(folder, "no_room")["notes"])
