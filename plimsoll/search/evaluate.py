@@ -22,6 +22,7 @@ from plimsoll.data import noise, slices
 from plimsoll.data.dataset import measure_lengths
 from plimsoll.data.read import read
 from plimsoll.data.rows import Rows
+from plimsoll.data.rows import targets as rows_targets
 from plimsoll.search import forgetting, judge, run, subject
 from plimsoll.search.attempt import Bench, work_request
 from plimsoll.search.judge import Answers, Logits, Targets
@@ -147,12 +148,11 @@ def _asked_of_file(file: Path, task: Task, labels: Sequence[str], seed: int) -> 
 
 
 def _asked_of_rows(rows: Rows, labels: Sequence[str], seed: int) -> Asked:
-    index = {label: i for i, label in enumerate(labels)}
-    unknown = sorted(set(rows.labels) - set(index))
+    unknown = sorted(set(rows.names()) - set(labels))
     if unknown:
         raise DataError(f'{rows.source} has a label that the artifact does not know: "{unknown[0]}"',
                         nearest(unknown[0], labels))
-    return _asked(rows, np.array([index[label] for label in rows.labels], dtype=np.int64), seed)
+    return _asked(rows, rows_targets(rows.labels, labels), seed)
 
 
 def _asked(rows: Rows, targets: Targets, seed: int) -> Asked:

@@ -20,6 +20,7 @@ from plimsoll.core.evaluation import Forgetting, Forgotten, LayerLikeness
 from plimsoll.core.record import Measurement
 from plimsoll.data.read import read
 from plimsoll.data.rows import Rows
+from plimsoll.data.rows import targets as rows_targets
 from plimsoll.data.split import stratified
 from plimsoll.train import forgetting
 
@@ -54,7 +55,7 @@ class Parts:
     @property
     def labels(self) -> list[str]:
         """Every label, sorted."""
-        return sorted({*self.learn.labels, *self.choose.labels, *self.held.labels})
+        return sorted({*self.learn.names(), *self.choose.names(), *self.held.names()})
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,15 @@ def measured(base: Path, tuned: Sequence[Tuned], other: Path, embed: Embed, seed
     order = np.random.default_rng(seed).permutation(held)
     texts = [*(parts.held.texts[i] for i in order), *parts.learn.texts, *parts.choose.texts]
     named = [*(parts.held.labels[i] for i in order), *parts.learn.labels, *parts.choose.labels]
-    index = {label: i for i, label in enumerate(parts.labels)}
-    targets = np.array([index[label] for label in named], dtype=np.int64)
+    targets = rows_targets(named, parts.labels)
 
     def seen(model: Path, scratch: Path) -> _Seen:
         embed(model, scratch / "texts.json", compared, scratch / "states.npz")
         found = forgetting.read(scratch / "states.npz")
         # the probe wants the held rows last
-        turned = [np.concatenate([x[held:], x[:held]]) for x in (found.last, targets)]
-        right = forgetting.probe(turned[0], turned[1], len(index), len(parts.learn), len(parts.choose))
+        turned = np.r_[held : len(targets), :held]
+        right = forgetting.probe(
+            found.last[turned], targets[turned], len(parts.labels), len(parts.learn), len(parts.choose))
         return _Seen(right, likeness.pairs(found.last[:compared], targets[:compared]), found.layers)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +103,7 @@ def measured(base: Path, tuned: Sequence[Tuned], other: Path, embed: Embed, seed
     models = tuple(_compared(one, before, now, LEVEL / len(tuned)) for one, now in pairs)
     says, ordered = _order(models, [now for _, now in pairs])
     return Forgotten(
-        other=other.name, classes=len(index), learn=len(parts.learn), choose=len(parts.choose), held=held,
+        other=other.name, classes=len(parts.labels), learn=len(parts.learn), choose=len(parts.choose), held=held,
         compared=compared, base_probe=_share(before.right), base_pairs=_of_pairs(before.pairs), models=models,
         verdict=" ".join([*(_loss(m, held) for m in models), *says]), ordered=ordered)
 

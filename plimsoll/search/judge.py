@@ -57,7 +57,7 @@ def flips(artifact: Logits, baseline: Logits, targets: Targets, texts: Sequence[
     lost, gained = np.flatnonzero(before & ~after), np.flatnonzero(after & ~before)
     listed = [*lost.tolist(), *gained.tolist()][:_FLIPS]
     rows = tuple(
-        Flip(row=row, text=texts[row][:_SHOWN_TEXT], label=labels[targets[row]],
+        Flip(row=row, text=texts[row][:_SHOWN_TEXT], label=labels[int(targets[row])],
              baseline=labels[int(baseline[row].argmax())], artifact=labels[int(artifact[row].argmax())])
         for row in listed)
     return Flips(lost=len(lost), gained=len(gained), p=many.mcnemar(len(lost), len(gained)), rows=rows)

@@ -104,7 +104,7 @@ def _method(arm: Arm, winner: Arm, level: Sequence[Arm], full: Sequence[Arm], be
     value, metric = bench.run.spec.task.value, bench.run.spec.task.metric
     costs = arm.costs
     state = ("chosen" if arm is winner else "tied" if arm in level else "lost" if arm in full else "stopped")
-    had = [s for s in _STAGES if s in arm.evidence]
+    had: list[Stage] = [s for s in _STAGES if s in arm.evidence]
     deltas = {s: seeds.difference(arm.evidence[s], winner.evidence[s], value, metric) for s in had
               if arm is not winner and s in winner.evidence}
     found = Method(

@@ -77,7 +77,8 @@ class LowRank(Adapter):
             _to_nf4(layers)
             encoder.is_loaded_in_4bit = True  # what peft chooses its layer by
         names = sorted({name for name, module in layers[0].named_modules() if isinstance(module, torch.nn.Linear)})
-        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, use_dora=dora, target_modules=names,
+        scale: Any = alpha  # peft divides it by the rank and calls it an int
+        config = LoraConfig(r=rank, lora_alpha=scale, lora_dropout=dropout, use_dora=dora, target_modules=names,
                             init_lora_weights=True)
         inject_adapter_in_model(config, encoder)
 
@@ -123,8 +124,9 @@ def _to_nf4(layers: Any) -> None:
             if type(module) is torch.nn.Linear:
                 small = Linear4bit(module.in_features, module.out_features, bias=module.bias is not None,
                                    compute_dtype=torch.float32, compress_statistics=True, quant_type="nf4")
-                small.weight = Params4bit(module.weight.detach().clone(), requires_grad=False, compress_statistics=True,
-                                          quant_type="nf4")
+                packed: Any = Params4bit  # takes what its __new__ names, which a type checker does not see
+                small.weight = packed(module.weight.detach().clone(), requires_grad=False, compress_statistics=True,
+                                      quant_type="nf4")
                 if module.bias is not None:
                     small.bias = torch.nn.Parameter(module.bias.detach().clone(), requires_grad=False)
                 small = small.to(module.weight.device)  # rounds the weights

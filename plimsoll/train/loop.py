@@ -201,7 +201,7 @@ class _Fit:
         """Return the score on the validation rows; minus infinity for answers that are not finite."""
         self.doctor.examine_weights(self.step, self.epoch + 1)
         logits = predict(self.spread.answering, self.validation, self.work.device)
-        if not self.doctor.accepts(logits, self.step, self.epoch + 1):
+        if not self.doctor.accepts(ragged.flat(logits, self.validation.lengths), self.step, self.epoch + 1):
             return -math.inf
         self.validation_shown = self.shown(logits)
         return self.spread.first(self.score(logits))

@@ -44,9 +44,8 @@ def attach_blank(encoder: Any, tokens: int) -> None:
 
 def tokens(encoder: Any) -> int:
     """Return how many tokens the encoder's prefix has; 0 without one."""
-    found: Any = getattr(encoder, "encoder", None)
-    layers = getattr(found, "layer", None) or ()
-    first = getattr(getattr(layers[0], "attention", None), "self", None) if len(layers) else None
+    layers: Any = getattr(getattr(encoder, "encoder", None), "layer", None)
+    first: Any = getattr(getattr(layers[0], "attention", None), "self", None) if layers else None
     return int(first.prefix_key.shape[1]) if hasattr(first, "prefix_key") else 0
 
 

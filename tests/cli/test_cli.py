@@ -178,7 +178,7 @@ def test_evaluate_prints_what_it_found_and_keeps_both_pages(
     capsys.readouterr()
     assert cli.run(["evaluate", str(out)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for words in ("accuracy 100.00%", "No class of 3 is below the baseline", "calibration error", "Classes", "Slices",
+    for words in ("accuracy 100.00%", "No class of 3 is below the baseline", "calibration error", "Classes",
                   "Noise in the texts", "evaluation.md"):
         assert words in printed
     assert json.loads((out / "evaluation.json").read_text())["rows"] == 900

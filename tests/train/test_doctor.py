@@ -467,8 +467,9 @@ def test_rows_are_told_from_a_broken_model_by_rows_that_were_sound() -> None:
 
 def test_looking_for_the_cause_changes_neither_weights_nor_random_numbers() -> None:
     patient = Patient(model=torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)))
+    step = _replayed(patient.model, lambda m, b: patient.loss(m, b) * float("nan"), [1, 2, 3])
     before, random = patient.copied(), torch.random.get_rng_state()
-    _replayed(patient.model, lambda m, b: patient.loss(m, b) * float("nan"), [1, 2, 3]).diagnose([])
+    assert step.diagnose([]).cause == "module"
     assert torch.equal(torch.random.get_rng_state(), random)
     assert all(torch.equal(before[name], t) for name, t in patient.copied().items())
     assert not patient.model[0]._forward_hooks  # type: ignore[index, operator]

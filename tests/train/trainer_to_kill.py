@@ -1,8 +1,8 @@
 """Trains the tiny model in processes that are there to be killed; run by test_kill.py, one line a training on stdin.
 
-A line holds three folders: the model, one for checkpoints, one for what comes of it. Each training is a fork of this
-process, which has imported everything already, so that it takes a second in place of four. Its number is printed when
-it begins, and belongs to it until an empty line asks how it ended.
+The argument is the model. A line holds two folders: one for checkpoints, one for what comes of it. Each training is a
+fork of this process, which has imported everything already, so that it takes a second in place of six. Its number is
+printed when it begins, and belongs to it until an empty line asks how it ended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from plimsoll.train import encoder, loop, losses
 from plimsoll.train.batches import tokenize
 
 TASK = TextClassification(train="rows")
-HOW = loop.Training(epochs=2, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.01, warmup=0.1,
+HOW = loop.Training(epochs=2, batch_size=16, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.01, warmup=0.1,
                     patience=9, precision="fp32")
 
 
@@ -46,11 +46,14 @@ def train(model: Path, kept: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # before any fork: a pool of threads would not come along
+    # everything but a backward pass, after which no fork could make one: what is imported late takes seconds
+    warm = torch.optim.AdamW(encoder.start(Path(sys.argv[1]), TASK, 3).parameters(), fused=True)
+    warm.step()
     while line := sys.stdin.readline():
         folders = [Path(name) for name in line.rstrip("\n").split("\t")]
         child = os.fork()
         if not child:
-            train(*folders)
+            train(Path(sys.argv[1]), *folders)
             os._exit(0)
         print(child, flush=True)
         sys.stdin.readline()
