@@ -81,7 +81,8 @@ def main(rows: int | None, threads: int) -> None:
         "what": "what MiniLM-L6 tuned on BANKING77, gently and too hard, still knows of SNIPS",
         "rows": {"banking77_train": len(data.train), "limited": rows is not None, "snips_learn": found.learn,
                  "snips_choose": found.choose, "snips_held": found.held, "snips_compared": found.compared},
-        "precision": precision, "trainings": trainings, "ordered_as_expected": as_expected, "forgotten": found.model_dump(mode="json"),
+        "precision": precision, "trainings": trainings, "ordered_as_expected": as_expected,
+        "forgotten": found.model_dump(mode="json"),
         "seconds": round(time.monotonic() - began, 1),
         "machine": {**machine.model_dump(mode="json"), "digest": machine.digest},
     }
