@@ -44,8 +44,9 @@ def main(spec: Path, seconds: float, lesson_s: float, out: Path) -> None:
         tuned = attempt(whole, bench, baseline=base, deadline_s=lambda move: None)
         p95 = p95_ms([base, tuned], bench)
 
+        final_s = bench.run.remaining_s - seconds
         made, search_s = timed(out / "search_s.json", lambda: students.taught(
-            [tuned], p95, bench, base, final_s=bench.run.remaining_s - seconds, race=lambda trials: p95_ms(trials, bench)))
+            [tuned], p95, bench, base, final_s=final_s, race=lambda trials: p95_ms(trials, bench)))
         searched = [t for t in made if t.artifact]
         every, exhaustive_s = timed(out / "exhaustive_s.json", lambda: [
             taught(student, lesson_s, searched[0], base, bench) for student in whole_space(bench)])
