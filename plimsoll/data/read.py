@@ -309,10 +309,10 @@ def _hub(source: str, split: str, text: str, label: str) -> _Found:
     classes = getattr(getattr(feature, "feature", feature), "names", None)  # of a list: of what is in it
     if classes is not None:  # -1 marks the hidden labels of a competition's test rows
 
-        def name(c: int | None) -> str | None:
+        def named(c: int | None) -> str | None:
             return classes[c] if c is not None and 0 <= c < len(classes) else None
 
-        labels = [[name(c) for c in label] if isinstance(label, list) else name(label) for label in labels]
+        labels = [[named(c) for c in label] if isinstance(label, list) else named(label) for label in labels]
     return [Cell(f"row {i}", t, c) for i, (t, c) in enumerate(zip(list(table[text]), labels, strict=True), 1)]
 
 

@@ -25,7 +25,8 @@ class Rows:
     """Labelled texts in file order; `texts[i]` has the label `labels[i]`."""
 
     texts: tuple[str, ...]
-    labels: tuple[Label, ...]
+    labels: tuple[Any, ...]
+    """Each a `Label`, all of one kind."""
     source: str
     """Where the rows came from, for messages."""
 
@@ -52,12 +53,12 @@ class Rows:
 
 def names(label: Label) -> frozenset[str]:
     """Return the names that a label is made of."""
-    if isinstance(label, float):
+    if isinstance(label, float | int):
         return frozenset()
     return frozenset((label,)) if isinstance(label, str) else frozenset(label)
 
 
-def targets(labels: Sequence[Label], classes: Sequence[str]) -> NDArray[Any]:
+def targets(labels: Sequence[Any], classes: Sequence[str]) -> NDArray[Any]:
     """Return labels as numbers, their places among the classes; scores as they are, float64 [rows].
 
     int64 [rows] for one class a row; [rows, words] for a tag a word, `NO_TARGET` past the last one; [rows, classes]
@@ -67,12 +68,12 @@ def targets(labels: Sequence[Label], classes: Sequence[str]) -> NDArray[Any]:
         return np.array(labels, dtype=np.float64)
     index = {name: i for i, name in enumerate(classes)}
     if all(isinstance(label, str) for label in labels):
-        return np.array([index[label] for label in labels], dtype=np.int64)  # type: ignore[index]
+        return np.array([index[label] for label in labels], dtype=np.int64)
     if all(isinstance(label, frozenset) for label in labels):
         return np.array([[name in label for name in classes] for label in labels], dtype=np.int64)
     out = np.full((len(labels), max(map(len, labels))), NO_TARGET, dtype=np.int64)
     for row, tags in enumerate(labels):
-        out[row, : len(tags)] = [index[tag] for tag in tags]  # type: ignore[arg-type, union-attr]
+        out[row, : len(tags)] = [index[tag] for tag in tags]
     return out
 
 

@@ -47,6 +47,6 @@ class LinearProbe(Move):
                 classifier.weight.copy_(torch.from_numpy(found.weights))
                 classifier.bias.copy_(torch.from_numpy(found.biases))
             if work.costs is not None:
-                costs.write_without_steps(tuned, tuned.head, work.costs)
+                costs.write_without_steps(tuned, classifier, work.costs)
             work.report({"stage": self.name(), "note": f"penalty {penalty:g}: {score:.2%} on validation"})
             tuning.write(tuned, made, work, model, out)

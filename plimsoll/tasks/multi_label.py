@@ -102,5 +102,5 @@ class MultiLabel(Task):
 
     def prediction(self, outputs: NDArray[np.float32], text: str, labels: Sequence[str]) -> Labelling:
         """Return the labels whose probability is above a half, the surest first; outputs: float32 [labels]."""
-        chosen = [i for i in np.argsort(-outputs).tolist() if outputs[i] > 0]
+        chosen: list[int] = [i for i in np.argsort(-outputs).tolist() if outputs[i] > 0]
         return Labelling(tuple(Prediction(labels[i], float(1 / (1 + np.exp(-outputs[i])))) for i in chosen))

@@ -121,7 +121,8 @@ class TokenClassification(Task):
             Entity(label=labels[2 * kind][2:], text=" ".join(words[start:end]), start=start, end=end,
                    score=float(chance[start:end].min()))
             for _, start, end, kind in sorted(_entities(tags[None])))
-        return Tagging(tuple(words), tuple(labels[tag] for tag in tags.tolist()), entities)
+        said: list[int] = tags.tolist()
+        return Tagging(tuple(words), tuple(labels[tag] for tag in said), entities)
 
 
 def _tags(outputs: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -106,7 +106,7 @@ def check_task(task: Task, labels: Sequence[str], outputs: np.ndarray, targets: 
     assert len(task.decisions(outputs)) == len(outputs), f"{name}: not a decision for each row"
     flat, wanted = torch.from_numpy(outputs).flatten(0, -2), torch.from_numpy(targets)
     real = ~flat.isnan().any(dim=1)
-    loss = task.loss(flat[real], (wanted.flatten() if task.per_token else wanted)[real], 0.1)
+    loss = task.loss(flat[real], wanted.flatten()[real] if task.per_token else wanted, 0.1)
     assert loss.ndim == 0, f"{name}: the loss is no scalar"
     assert torch.isfinite(loss), f"{name}: the loss is {loss}"
     chance = task.log_probabilities(flat[real])

@@ -74,7 +74,7 @@ class Tokens:
 
     def subset(self, rows: NDArray[np.int64]) -> Tokens:
         """Return the tokens of some rows only, in the order given."""
-        places = np.concatenate([np.arange(self.starts[r], self.starts[r + 1]) for r in rows])
+        places = np.concatenate([np.arange(int(self.starts[r]), int(self.starts[r + 1])) for r in rows])
         return Tokens(self.ids[places], np.cumsum([0, *self.lengths[rows]]), self.pad_id,
                       None if self.words is None else self.words[places])
 
