@@ -68,7 +68,7 @@ def main(rows: int | None, threads: int) -> None:
                                "banking77_test": proportion(int(right.sum()), len(right)).model_dump(mode="json")}
             print(f"{name}: {move.says()}, {seconds:.0f} s, test accuracy {right.mean():.4f}", flush=True)
             tuned.append(Tuned(name, move.says(), out))
-        found = forgetting.measured(base, tuned, DATA / "snips/train.jsonl",
+        found = forgetting.measured(base, tuned, forgetting.parts_of(DATA / "snips/train.jsonl"),
                                     lambda model, texts, layered, out: _embed(model, texts, layered, out, work))
     for model in found.models:
         print(f"{model.name}: probe {model.probe.value:.4f} against {found.base_probe.value:.4f}, pairs AUC "

@@ -134,7 +134,7 @@ class Forgotten(Record):
     """Forgetting of one or more models tuned from the same base, on the same rows of another task."""
 
     other: str
-    """Name of the file of the other task."""
+    """The file of the other task, with its folder."""
     classes: int
     learn: int
     """Rows the probe learns from."""

@@ -95,6 +95,9 @@ def _of_run(folder: Path, report: Report, rows: Path | None, other: Path | None,
     _need_classification(spec.task)
     with prepared(spec, folder, report) as (bench, _):
         them = subject.of_run(bench)
+        # what can be wrong with these is found before anything is asked
+        parts = None if other is None else forgetting.parts_of(other, spec.search.seed)
+        others = [_of_other_run(one, bench, report) for one in against]
         record = Artifact.from_file(them.served.artifact / ARTIFACT_RECORD)
         if rows is None:
             test = bench.dataset.test
@@ -111,8 +114,8 @@ def _of_run(folder: Path, report: Report, rows: Path | None, other: Path | None,
         if rows is None and own is not None and (them.baseline is None or them.baseline.weights != own):
             weights = Answers(them.served.moves, _of_weights(own, bench))
         forgotten, notes = None, list(them.notes)
-        if other is not None:
-            forgotten, note = _forgotten(them, bench, other, against, report)
+        if parts is not None:
+            forgotten, note = _forgotten(them, bench, parts, others)
             notes.append(note)
         return _evaluation(artifact, weights, baseline, asked, record, them.served.artifact, forgotten, notes, began)
 
@@ -190,14 +193,15 @@ def _of_weights(model: Path, bench: Bench) -> Logits:
         return np.load(out)
 
 
-def _forgotten(them: subject.Subject, bench: Bench, other: Path, against: Sequence[Path], report: Report
-               ) -> tuple[Forgotten | None, str]:
+def _forgotten(
+    them: subject.Subject, bench: Bench, parts: forgetting.Parts, others: Sequence[forgetting.Tuned]
+) -> tuple[Forgotten | None, str]:
     """Return what the run's models, and those of other runs of the same base, have forgotten; or why it is not seen."""
-    named = [("artifact's weights", them.served), ("baseline", them.baseline)]
+    named = [("artifact", them.served), ("baseline", them.baseline)]
     if them.baseline is None or them.baseline.weights == them.served.weights:
         named = named[:1]
     tuned = [forgetting.Tuned(name, one.moves, one.weights) for name, one in named if one is not None and one.weights]
-    tuned += [_of_other_run(one, bench, report) for one in against]
+    tuned += others
     if not tuned:
         return None, "Forgetting was not measured: no tuned weights of this run are left to look at."
 
@@ -206,7 +210,7 @@ def _forgotten(them: subject.Subject, bench: Bench, other: Path, against: Sequen
                             "out": str(out)}, bench.run.report)
 
     try:
-        return forgetting.measured(bench.pretrained, tuned, other, embed, bench.run.spec.search.seed), _WEIGHTS_ONLY
+        return forgetting.measured(bench.pretrained, tuned, parts, embed, bench.run.spec.search.seed), _WEIGHTS_ONLY
     except Unsupported as e:
         return None, f"Forgetting was not measured: {e.message}."
 

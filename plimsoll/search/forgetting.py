@@ -70,14 +70,17 @@ class _Seen:
     """float32 [layers + 1, compared, hidden]."""
 
 
-def measured(base: Path, tuned: Sequence[Tuned], other: Path, embed: Embed, seed: int = 0) -> Forgotten:
+def parts_of(other: Path, seed: int = 0) -> Parts:
+    """Return the parts of a file of rows with a `text` and a `label`; raises DataError for rows that cannot be used."""
+    return cut(read(str(other.resolve()), split="train", text="text", label="label"), seed)
+
+
+def measured(base: Path, tuned: Sequence[Tuned], parts: Parts, embed: Embed, seed: int = 0) -> Forgotten:
     """Return what each tuned model has forgotten of the base, and whether they can be put in order.
 
-    other: rows with a `text` and a `label` of a task that none of the models was tuned for; up to 4,000 are drawn. All
-    models see the same rows in the same parts, so every difference is paired. Raises DataError for rows that cannot be
-    used, and what `embed` raises.
+    parts: rows of a task that none of the models was tuned for. All models see the same rows in the same parts, so
+    every difference is paired. Raises what `embed` raises.
     """
-    parts = cut(read(str(other), split="train", text="text", label="label"), seed)
     held = len(parts.held)
     compared = min(_COMPARED, held)
     # rows of a file often come sorted by label: those compared are to be of all of them
@@ -103,8 +106,9 @@ def measured(base: Path, tuned: Sequence[Tuned], other: Path, embed: Embed, seed
     models = tuple(_compared(one, before, now, LEVEL / len(tuned)) for one, now in pairs)
     says, ordered = _order(models, [now for _, now in pairs])
     return Forgotten(
-        other=other.name, classes=len(parts.labels), learn=len(parts.learn), choose=len(parts.choose), held=held,
-        compared=compared, base_probe=_share(before.right), base_pairs=_of_pairs(before.pairs), models=models,
+        other="/".join(Path(parts.held.source).parts[-2:]), classes=len(parts.labels), learn=len(parts.learn),
+        choose=len(parts.choose), held=held, compared=compared, base_probe=_share(before.right),
+        base_pairs=_of_pairs(before.pairs), models=models,
         verdict=" ".join([*(_loss(m, held) for m in models), *says]), ordered=ordered)
 
 
@@ -161,7 +165,7 @@ def _order(models: Sequence[Forgetting], found: Sequence[_Seen]) -> tuple[list[s
 
 def _loss(model: Forgetting, held: int) -> str:
     if model.forgets:
-        return (f"{model.name} has forgotten some of what the base model could do: a linear probe on it changes by "
+        return (f"{model.name} has forgotten some of what the base model could do: a linear probe changes by "
                 f"{_points(model.change)} on {held:,} rows.")
     return (f"{model.name} has forgotten nothing that {held:,} rows would show: the probe changes by "
             f"{_points(model.change)}.")

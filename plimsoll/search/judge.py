@@ -77,7 +77,8 @@ def robustness(artifact: Answers, baseline: Answers | None, targets: Targets, ch
         if baseline is not None:
             theirs = _change(right(baseline.clean, targets), right(baseline.noisy[kind], targets))
             apart = _change(clean, one) - theirs
-            beyond = mean(apart)
+            # rows that all agree have no spread, and still are only so many rows
+            beyond = mean(apart) if apart.any() else paired_difference(clean, clean)
             # as many questions as kinds of noise: each is held to its share of the error
             fragile = mean(apart, 1 - many.LEVEL / len(artifact.noisy)).high < 0
         found.append(Robustness(
@@ -143,7 +144,8 @@ def _flagged(what: str, groups: Sequence[Group]) -> list[str]:
         if flagged:
             more = f" and {len(flagged) - _NAMED} more" if len(flagged) > _NAMED else ""
             names = ", ".join(flagged[:_NAMED]) + more
-            sentences.append(f"{len(flagged)} of {len(groups)} {plural} {flag} beyond noise: {names}.")
+            verb = "is" if len(flagged) == 1 else "are"
+            sentences.append(f"{len(flagged)} of {len(groups)} {plural} {verb} {flag} beyond noise: {names}.")
         else:
             sentences.append(f"No {what} of {len(groups)} is {flag} beyond noise.")
     return sentences

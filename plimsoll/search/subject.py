@@ -13,6 +13,7 @@ from plimsoll.core.decision import Decision
 from plimsoll.core.errors import RunError
 from plimsoll.core.parts import Move
 from plimsoll.core.spec import Recipe
+from plimsoll.core.trained import TRAINED, Trained
 from plimsoll.data import pretrained
 from plimsoll.search import space
 from plimsoll.search.attempt import Bench, built, model_key, sampled
@@ -43,18 +44,25 @@ class Subject:
 
 def finished(folder: Path) -> None:
     """Raise RunError when a run folder holds nothing that could be evaluated yet."""
-    if not any((folder / name).exists() for name in (_DECISION, COMPARISON)):
+    if not any((folder / name).exists() for name in (_DECISION, COMPARISON, TRAINED)):
         raise RunError(f"the run in {folder} has not come to an end",
                        "give its command again to go on, or plimsoll finish to decide from what it has")
 
 
 def of_run(bench: Bench) -> Subject:
-    """Return what a finished run handed over: the artifact of a search, or the model of a comparison of methods.
+    """Return what a finished run handed over: the artifact of a search, or the model that plimsoll train made.
 
     Raises RunError when the run ended without an artifact.
     """
-    there = bench.run.folder / _DECISION
-    return _of_search(Decision.from_file(there), bench) if there.exists() else _of_comparison(bench)
+    folder = bench.run.folder
+    if (folder / _DECISION).exists():
+        return _of_search(Decision.from_file(folder / _DECISION), bench)
+    if (folder / COMPARISON).exists():
+        compared = Comparison.from_file(folder / COMPARISON)
+        move = next(p.move for p in compared.probes if p.stage == "full" and p.move.name() == compared.chosen)
+        return _of_training(move, folder / compared.model, bench)
+    trained = Trained.from_file(folder / TRAINED)
+    return _of_training(trained.move, folder / trained.model, bench)
 
 
 def _of_search(decision: Decision, bench: Bench) -> Subject:
@@ -77,13 +85,10 @@ def _of_search(decision: Decision, bench: Bench) -> Subject:
     return Subject(served, _served(base.recipe, kept, bench), tuple(notes))
 
 
-def _of_comparison(bench: Bench) -> Subject:
-    """Put the model that a comparison of methods handed over into the baseline's runtime: it has no artifact yet."""
-    compared = Comparison.from_file(bench.run.folder / COMPARISON)
-    model = bench.run.folder / compared.model
+def _of_training(move: Move, model: Path, bench: Bench) -> Subject:
+    """Put a model that plimsoll train handed over into the baseline's runtime: it has no artifact yet."""
     if not model.is_dir():
         raise RunError(f"{model} is gone", "run plimsoll train again into another folder")
-    move = next(p.move for p in compared.probes if p.stage == "full" and p.move.name() == compared.chosen)
     recipe = Recipe(moves=(move,), runtime=space.baseline(bench.run.spec, bench.threads).runtime)
     sample, sample_file = sampled(model, bench)
     artifact = built(recipe.runtime, model, pretrained.model_digest(model), recipe.moves, sample, sample_file, bench)

@@ -14,9 +14,12 @@ from plimsoll.core.errors import DataError, RunError, Unsupported, UserError
 from plimsoll.core.evaluation import Evaluation
 from plimsoll.core.record import exact
 from plimsoll.core.spec import Recipe, Spec
+from plimsoll.core.trained import Trained
 from plimsoll.moves.linear_probe import LinearProbe
+from plimsoll.search import subject
 from plimsoll.search.attempt import walk
 from plimsoll.search.evaluate import _need_classification, evaluate
+from plimsoll.search.run import asked
 from plimsoll.search.tune import prepared, tune
 from plimsoll.tasks.text_classification import TextClassification
 from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
@@ -106,7 +109,7 @@ def test_noise_is_the_same_for_both_and_its_cost_is_paired(good: Path) -> None:
     for r in found.values():
         assert r.change.value == pytest.approx(r.quality.value - 1.0)
         assert r.beyond_baseline is not None
-        assert r.beyond_baseline.value == 0
+        assert r.beyond_baseline.low < r.beyond_baseline.value == 0
 
 
 def test_probabilities_that_understate_are_called_so(good: Path) -> None:
@@ -190,19 +193,41 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_the_model_of_a_comparison_is_evaluated_and_a_linear_probe_forgets_nothing(trained: Path) -> None:
+def test_models_of_plimsoll_train_are_evaluated_and_linear_probes_forget_nothing(trained: Path) -> None:
     other = trained.parent / "other.jsonl"
     other.write_text("".join(json.dumps({"text": f"{t} {i}", "label": label}) + "\n"
                              for i, (t, label) in enumerate(TINY_ROWS)))
-    found = evaluate(trained, other=other)
+    beside = shutil.copytree(trained, trained.parent / "b")
+    (beside / "methods.json").unlink()
+    record = Trained(move=LinearProbe(), processes=2, threads=1, metric="accuracy", quality=exact(1.0, "accuracy"),
+                     seconds=1.0, model="model")
+    (beside / "trained.json").write_text(record.to_json())
+    found = evaluate(trained, other=other, against=(beside,))
     assert found.artifact == "linear_probe > torch"
     assert any("hands over weights and no artifact" in note for note in found.notes)
     assert found.forgotten is not None
-    (model,) = found.forgotten.models
-    assert model.change.value == 0
-    assert not model.forgets
-    assert model.neighbours.value == 1.0
-    assert "has forgotten nothing" in found.verdict
+    assert [m.name for m in found.forgotten.models] == ["artifact", "b"]
+    for model in found.forgotten.models:
+        assert model.change.value == 0
+        assert not model.forgets
+        assert model.neighbours.value == 1.0
+    assert "artifact has forgotten nothing" in found.verdict
+    assert "rows do not tell b and artifact apart" in found.verdict
+    assert not found.forgotten.ordered
     weights = next(m for m in found.models if m.name == "weights")
     assert weights.change is not None
     assert weights.change.value == 0
+
+
+def test_weights_are_found_in_the_store_by_the_moves_that_made_them(trained: Path) -> None:
+    with prepared(asked(trained), trained, lambda event: None) as (bench, _):
+        found = subject.weights((LinearProbe(),), bench)
+        assert found is not None
+        assert (found / "model.safetensors").exists()
+        assert subject.weights((LinearProbe(max_length=9),), bench) is None
+        assert subject.weights((), bench) is None
+
+
+def test_a_run_of_another_base_model_is_not_put_beside_this_one(good: Path, trained: Path) -> None:
+    with pytest.raises(RunError, match="began from another model"):
+        evaluate(trained, other=trained.parents[1] / "rows.jsonl", against=(good,))

@@ -14,7 +14,7 @@ from plimsoll.core.errors import DataError
 from plimsoll.core.evaluation import Forgotten
 from plimsoll.data.rows import Rows
 from plimsoll.search import forgetting
-from plimsoll.search.forgetting import Tuned, cut, measured
+from plimsoll.search.forgetting import Tuned, cut, measured, parts_of
 from plimsoll.testing.tiny import WORDS, write_tiny_bert
 from plimsoll.train import forgetting as states
 
@@ -64,7 +64,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Forgotten:
     tuned = [Tuned("ruined", "one word", changed(base, folder / "ruined", all_words_alike)),
              Tuned("same", "nothing", base),
              Tuned("nudged", "little", changed(base, folder / "nudged", a_little_noise))]
-    return measured(base, tuned, written(folder, other_rows()), embed)
+    return measured(base, tuned, parts_of(written(folder, other_rows())), embed)
 
 
 def test_the_same_weights_forget_nothing(found: Forgotten) -> None:
@@ -97,7 +97,8 @@ def test_more_is_told_from_less_and_equals_are_not_ranked(found: Forgotten) -> N
 def test_the_rows_are_the_ones_that_are_counted(found: Forgotten) -> None:
     assert found.learn + found.choose + found.held == 300
     assert found.learn == pytest.approx(45, abs=5)
-    assert (found.classes, found.compared, found.other) == (3, found.held, "other.jsonl")
+    assert (found.classes, found.compared, found.other) == (3, found.held, found.other)
+    assert found.other.endswith("/other.jsonl")
     assert found.base_probe.n == found.held
 
 
