@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -318,6 +318,13 @@ class Patient:
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         ids = torch.from_numpy(np.stack([rows, rows + 1], axis=1))
         return Batch(torch.from_numpy(rows), ids, torch.ones_like(ids))
+
+    def unsound(self) -> list[str]:
+        return replay.unsound(self.model)
+
+    def diagnosed(self, step: Step, sound: Sequence[int]) -> replay.Finding:
+        return replay.Replay(self.model, self.loss, self.batch, step.rows, step.random, step.precision, step.scale,
+                             "cpu").diagnose(sound)
 
     def copied(self) -> dict[str, torch.Tensor]:
         return {name: p.detach().clone() for name, p in self.model.named_parameters()}
