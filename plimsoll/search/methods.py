@@ -57,6 +57,7 @@ class Costs(Record):
     parameters: int
     rows: int
     tokens: int
+    mean_tokens: float
     precision: str
     step_s: dict[str, tuple[float, ...]]
     peak_mb: dict[str, float]
@@ -66,9 +67,9 @@ class Costs(Record):
 
     @property
     def rows_per_s(self) -> float | None:
-        """Rows a second of plain steps; None for a method without steps."""
+        """Rows of mean length a second, in plain steps; None for a method without steps."""
         plain = self.step_s.get("none")
-        return self.rows / float(np.median(plain)) if plain else None
+        return self.tokens / self.mean_tokens / float(np.median(plain)) if plain else None
 
 
 @dataclass

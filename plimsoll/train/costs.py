@@ -13,7 +13,6 @@ from plimsoll.core.errors import Unsupported
 from plimsoll.core.record import Record
 from plimsoll.core.store import write_atomic
 from plimsoll.train import precision, recompute
-from plimsoll.train.batches import Batch
 
 if TYPE_CHECKING:
     import torch
@@ -25,21 +24,23 @@ _POLICIES: tuple[recompute.Policy, ...] = ("full", "selective", "none")
 
 
 class StepCosts(Record):
-    """What steps on one batch of real rows took, over and over; the model is left as it was."""
+    """What steps on real rows took, the same ones over and over; the model is left as it was."""
 
     trainable: int
     """Weights that are trained."""
     parameters: int
     """All weights of the model while it is trained, adapters included."""
     rows: int = 0
-    """Of the batch."""
+    """Of the batch whose steps were timed."""
     tokens: int = 0
-    """Of the batch, padding included."""
+    """Of that batch, padding included."""
+    mean_tokens: float = 0.0
+    """Of a training row."""
     precision: str = ""
     step_s: dict[str, tuple[float, ...]] = Field(default_factory=dict[str, tuple[float, ...]])
     """Seconds of a whole step by policy of activation checkpointing, round by round."""
     peak_mb: dict[str, float] = Field(default_factory=dict[str, float])
-    """Peak memory of the process while it trains, by policy."""
+    """Peak memory of the process while it trains on its longest rows, by policy."""
     recompute_direct: tuple[float, ...] = ()
     """Share of a fully checkpointed step that computes again, by a stopwatch around just that, round by round."""
     recompute_fitted: tuple[float, ...] = ()
@@ -48,11 +49,12 @@ class StepCosts(Record):
     """Why a policy was not timed."""
 
 
-def measure(model: torch.nn.Module, batch: Batch, loss: Callable[[torch.nn.Module, Batch], torch.Tensor],
+def measure(model: torch.nn.Module, timed: Callable[[], torch.Tensor], largest: Callable[[], torch.Tensor],
             number: precision.Precision, device: str) -> StepCosts:
-    """Time whole training steps on one batch, and return what they cost; the weights come out as they went in.
+    """Take whole training steps, and return what they cost; the weights come out as they went in.
 
-    The peak is taken with the policy that needs least first, because freed memory is not always given back.
+    timed: gives the loss of the batch whose steps are timed; `largest`: that of the batch which needs most memory. The
+    peak is taken with the policy that needs least first, because freed memory is not always given back.
     """
     import torch
 
@@ -60,22 +62,25 @@ def measure(model: torch.nn.Module, batch: Batch, loss: Callable[[torch.nn.Modul
     # a rate of nothing: the optimizer does all its work, and moves no weight
     optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
 
-    def step() -> None:
+    def step(loss: Callable[[], torch.Tensor] = timed) -> None:
         with precision.autocast(number, device):
-            value = loss(model, batch)
+            value = loss()
         value.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
+    def large() -> None:
+        step(largest)
+
     known = {"trainable": sum(p.numel() for p in trained), "parameters": sum(_numbers(p) for p in model.parameters()),
-             "rows": len(batch.rows), "tokens": batch.input_ids.numel(), "precision": number}
+             "precision": number}
     encoder = model.encoder
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
         try:
-            peak_mb = {policy: _peak_mb(step, encoder, policy, device) for policy in _POLICIES}
+            peak_mb = {policy: _peak_mb(large, encoder, policy, device) for policy in _POLICIES}
         except Unsupported as e:
-            peak_mb = {"none": _peak_mb(step, encoder, "none", device)}
+            peak_mb = {"none": _peak_mb(large, encoder, "none", device)}
             return StepCosts(**known, peak_mb=peak_mb, step_s={"none": _plain(step, device)}, reason=e.message)
         rounds = round(_SECONDS / sum(_plain(step, device, 1) * 5))
         found = recompute.timed(step, encoder, device, min(_MOST, max(_FEWEST, rounds)))

@@ -34,6 +34,9 @@ _REPORT_S = 0.25
 _CHECKPOINT_S = 20.0
 _CHECKPOINT_SHARE = 0.03  # of the time, at most: a slow disk gets fewer checkpoints
 _LARGEST_NORM = 1.0
+_TIMED_QUANTILE = 0.9
+"""Of the lengths: where the rows of the batch end whose steps are timed. Shorter ones take so little time that what
+surrounds the arithmetic shows; the longest are rare."""
 _PREDICT_ROWS = 64
 
 
@@ -407,8 +410,23 @@ class _Fit:
     def _measure_costs(self, file: Path) -> None:
         """Write what a step costs; the time it takes is not the lesson's."""
         began = time.perf_counter()
-        found = costs.measure(self.model, self._first_batch(), self.loss, self.precision, self.work.device)
-        write_atomic(file, found.to_json())
+        by_length = np.argsort(self.train.lengths, kind="stable")
+        count = min(len(by_length), self.how.batch_size)
+        end = max(count, round(_TIMED_QUANTILE * len(by_length)))
+        longest, timed = (self.train.batch(rows, self.work.device) for rows in (
+            by_length[-count:], by_length[end - count:end]))
+
+        def step_of(batch: Batch) -> Callable[[], torch.Tensor]:
+            def loss() -> torch.Tensor:
+                self.ready_for(batch.input_ids.shape[1])
+                return self.loss(self.model, batch)
+
+            return loss
+
+        found = costs.measure(self.model, step_of(timed), step_of(longest), self.precision, self.work.device)
+        write_atomic(file, found.model_copy(update={
+            "rows": count, "tokens": timed.input_ids.numel(),
+            "mean_tokens": float(self.train.lengths.mean())}).to_json())
         self.began += time.perf_counter() - began
 
     def _precision(self) -> precision.Precision:
