@@ -117,20 +117,22 @@ def quality(evidence: NDArray[Any], value: Callable[[NDArray[Any]], float], unit
 
     evidence: bool [rows], and then this is `proportion`; or float64 [rows, sums], resampled row by row (as in
     `bootstrap_difference`) and mapped to the metric by `value`: `core.parts.Task.evidence`. At least two rows.
+    Resampling cannot show rows that are not there, so no bound is nearer than those of `paired_difference` for as many
+    rows without a disagreement: no fault in few rows proves little.
     """
     if evidence.dtype == bool:
         return proportion(int(evidence.sum()), len(evidence), confidence, unit)
-    low, high = _expanded_percentiles(_resampled(evidence, value), confidence, len(evidence))
-    return _measurement(value(evidence), low, high, confidence, len(evidence), unit)
+    n = len(evidence)
+    low, high = _expanded_percentiles(_resampled(evidence, value), confidence, n)
+    found, reach = value(evidence), _unseen(n, confidence)
+    return _measurement(found, min(low, found - reach), max(high, min(found + reach, 1.0)), confidence, n, unit)
 
 
 def quality_difference(baseline: NDArray[Any], candidate: NDArray[Any], value: Callable[[NDArray[Any]], float],
                        unit: str, confidence: float = 0.95) -> Measurement:
     """Return a task's metric of the candidate minus that of the baseline, paired by row, bounds as in `quality`.
 
-    baseline, candidate: evidence of the same rows. Of bool rows it is `paired_difference`. Resampling cannot show rows
-    that differ and were not drawn, so other bounds are never narrower than those of `paired_difference` for as many
-    rows without a disagreement: agreement on few rows proves little.
+    baseline, candidate: evidence of the same rows. Of bool rows it is `paired_difference`.
 
     Raises ValueError for evidence of other shapes.
     """
@@ -141,9 +143,7 @@ def quality_difference(baseline: NDArray[Any], candidate: NDArray[Any], value: C
     n = len(baseline)
     draws = _resampled(candidate, value) - _resampled(baseline, value)  # the same rows are drawn for both
     low, high = _expanded_percentiles(draws, confidence, n)
-    found = value(candidate) - value(baseline)
-    unseen = NormalDist().inv_cdf(confidence) ** 2
-    reach = unseen / (n + unseen)
+    found, reach = value(candidate) - value(baseline), _unseen(n, confidence)
     return _measurement(found, min(low, found - reach), max(high, found + reach), confidence, n, unit)
 
 
@@ -278,6 +278,12 @@ def drift(blocks: Sequence[ArrayLike]) -> float:
     if not medians or min(medians) <= 0:
         raise ValueError(f"need at least one round with a median above zero, got {medians}")
     return max(medians) / min(medians)
+
+
+def _unseen(n: int, confidence: float) -> float:
+    """Return what `paired_difference` leaves to rows that were not seen, when all `n` that were agree."""
+    squared = NormalDist().inv_cdf(confidence) ** 2
+    return squared / (n + squared)
 
 
 def _resampled(evidence: NDArray[Any], value: Callable[[NDArray[Any]], float]) -> Floats:

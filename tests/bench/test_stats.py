@@ -457,6 +457,8 @@ def test_agreement_on_few_rows_proves_little_of_a_metric_of_sums_either() -> Non
     found, exact = stats.quality_difference(same, same, f1, "f1"), stats.paired_difference([True] * 40, [True] * 40)
     assert found.value == 0
     assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    flawless = stats.quality(np.ones((40, 3)), f1, "f1")
+    assert (flawless.value, flawless.low, flawless.high) == (1.0, pytest.approx(1 + exact.low), 1.0)
 
 
 def test_the_variance_of_a_row_s_part_is_the_disagreement_of_right_and_wrong_answers() -> None:
