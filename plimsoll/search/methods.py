@@ -157,7 +157,7 @@ def compare(bench: Bench, machine: Machine, names: Sequence[str], minutes: float
         raise ChildError(f"no method could be trained: {methods[0].reason}",
                          f"its log is in {bench.run.folder / 'logs'}")
     _short_probes(arms, bench, minutes)
-    full = _survivors(arms, bench)
+    full = survivors(arms, bench)
     _in_full(full, bench, minutes)
     compared = verdicts.judged(arms, full, methods, bench, machine)
     write_atomic(there, compared.to_json())
@@ -255,13 +255,19 @@ def _sweep(arm: Arm, rows: int, bench: Bench) -> None:
         f"{rate:g} {q:.1%}" for rate, q in arm.rates.items())})
 
 
-def _survivors(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
-    """Return who is trained in full: the better half at equal time, without those that are certainly worse."""
+def survivors(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
+    """Return who is trained in full: of the methods that take steps the better half at equal time, without those that
+    are certainly worse than the first of them; and every method without steps.
+
+    Such a method has in seconds all that it will ever have, and may lead at a time when others have just begun: it
+    costs little in full, and stops nobody.
+    """
     value, metric = bench.run.spec.task.value, bench.run.spec.task.metric
-    ranked = sorted(arms, key=lambda a: -_mean(a, "equal_time"))
-    lead = ranked[0].evidence["equal_time"]
-    return [a for i, a in enumerate(ranked) if i < (len(ranked) + 1) // 2
-            and seeds.difference(a.evidence["equal_time"], lead, value, metric).high >= 0]
+    ranked = sorted((a for a in arms if a.costs.step_s), key=lambda a: -_mean(a, "equal_time"))
+    half = ranked[:(len(ranked) + 1) // 2]
+    return [a for a in arms if not a.costs.step_s] + [
+        a for a in half
+        if seeds.difference(a.evidence["equal_time"], half[0].evidence["equal_time"], value, metric).high >= 0]
 
 
 def _in_full(arms: Sequence[Arm], bench: Bench, minutes: float) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plimsoll.core import find
 from plimsoll.core.comparison import Comparison, Probe
 from plimsoll.core.errors import SpecError
+from plimsoll.core.parts import Move
 from plimsoll.core.spec import Spec
 from plimsoll.moves.finetune import FineTune
 from plimsoll.report import methods as report
@@ -138,6 +141,24 @@ def test_the_pages_answer_for_every_loser(compared: tuple[Spec, Path, Comparison
     shown = console.export_text()
     assert found.questions[0][:40] in shown
     assert "on the test rows" in shown
+
+
+def test_a_method_without_steps_stops_nobody_and_is_always_taken(compared: tuple[Spec, Path, Comparison]) -> None:
+    spec, folder, _ = compared
+    right = {"finetune": 0.5, "lora": 0.505, "dora": 0.2, "prompt_tuning": 0.1, "linear_probe": 0.9}
+
+    def arm(name: str) -> methods.Arm:
+        steps = {} if name == "linear_probe" else {"none": (1.0,)}
+        costs = methods.Costs(trainable=1, parameters=1, rows=1, tokens=1, mean_tokens=1.0, precision="", step_s=steps,
+                              peak_mb={}, recompute_direct=(), recompute_fitted=(), reason="")
+        made = methods.Arm(cast(Move, find.read("moves", name)), costs)
+        made.evidence["equal_time"] = [np.arange(400) < 400 * right[name]] * made.draws
+        made.probes = [Probe(move=made.move, stage="equal_time", seed=0, rows_seen=1, seconds=1, quality=right[name])]
+        return made
+
+    with prepared(spec, folder, lambda event: None) as (bench, _):
+        full = methods.survivors([arm(name) for name in right], bench)
+    assert {a.name for a in full} == {"finetune", "lora", "linear_probe"}
 
 
 def test_the_quickest_policy_that_fits_in_memory_is_taken() -> None:
