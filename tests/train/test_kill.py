@@ -104,12 +104,11 @@ def test_killed_at_twenty_moments_it_goes_on_and_ends_with_the_same_weights(trai
         while True:
             in_one = n < IN_A_CHECKPOINT
             kill = _while_writing(kept, out, round(30 * share)) if in_one else _after(whole_s * share)
-            if trainer.train(kept, out, kill) == -signal.SIGKILL:
+            if trainer.train(kept, out, kill) == -signal.SIGKILL and not out.exists():
                 break
-            shutil.rmtree(tmp_path / str(n))  # it was over before: once more, and earlier
+            shutil.rmtree(tmp_path / str(n))  # training was over before: once more, and earlier
             share *= 0.7
         assert bool(_half_written(kept)) or not in_one
-        assert not out.exists()
         newest = _newest_whole(kept)
         assert trainer.train(kept, out) == 0
         notes = (out / "notes.txt").read_text()
