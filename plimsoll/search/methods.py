@@ -36,6 +36,8 @@ _OVERHEAD_S = 6.0
 """Of a probe beside its steps: reading the model and the rows, the validation rows, folding adapters in."""
 _EPOCHS = 3
 """Over the part of the rows that a probe sees: fewer say little about rows that come again."""
+_AROUND = 1.3
+"""Of the time of all steps: with the validation rows after each pass, and a plan's own margin."""
 _FEWEST_ROWS = 512
 _SWEEP_VALIDATION = 400
 _FULL_EPOCHS, _FULL_PATIENCE = 20, 3
@@ -271,15 +273,20 @@ def survivors(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
 
 
 def _in_full(arms: Sequence[Arm], bench: Bench, minutes: float) -> None:
-    """Train each until validation stops improving, with every seed, in equal shares of the time that is left."""
+    """Train each until validation stops improving, with every seed, in equal shares of the time that is left.
+
+    Never less than three passes over the rows: where the probes left no time for that, the comparison takes longer
+    than was planned, because what comes of less says nothing.
+    """
     count = sum(a.draws for a in arms)
-    settled = bench.run.settled(
-        "full", lambda: [max(30.0, (minutes * 60 - bench.run.elapsed_s) / count - _OVERHEAD_S)])
+    (each_s,) = bench.run.settled("full", lambda: [(minutes * 60 - bench.run.elapsed_s) / count - _OVERHEAD_S])
+    rows = len(bench.dataset.train)
+    least_s = {a.name: _AROUND * _EPOCHS * rows / a.costs.rows_per_s if a.costs.rows_per_s else 0.0 for a in arms}
     for seed in range(SEEDS):
         for arm in arms:
             if seed < arm.draws:
                 move = _changed(arm.move, epochs=_FULL_EPOCHS, patience=_FULL_PATIENCE)
-                _probe(arm, move, "full", seed, bench.data, bench, deadline_s=settled[0])
+                _probe(arm, move, "full", seed, bench.data, bench, deadline_s=max(each_s, least_s[arm.name]))
 
 
 def _mean(arm: Arm, stage: Stage) -> float:
