@@ -5,7 +5,7 @@
 Both are full fine-tuning from the same weights, seed and rows. Gentle: the default learning rate, two epochs. Too hard:
 ten times that rate, six epochs. Their representations of up to 4,000 SNIPS rows are compared with the base model's as
 `plimsoll evaluate --other` does, paired row by row. The result says whether the one tuned too hard forgets measurably
-more. Some six minutes on two cores; --rows 0 takes all of BANKING77, and longer.
+more. Some minutes on two cores, most of them for the training; --rows 0 takes all of BANKING77, and longer.
 """
 
 from __future__ import annotations
