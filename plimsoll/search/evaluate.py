@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from plimsoll.bench import clock, groups, many
-from plimsoll.bench.machine import fingerprint
+from plimsoll.bench import clock
 from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact
 from plimsoll.core.errors import DataError, RunError, Unsupported, UserError, nearest
 from plimsoll.core.evaluation import EVALUATION, Evaluation, Forgotten
 from plimsoll.core.parts import Event, Task
 from plimsoll.core.store import write_atomic
-from plimsoll.data import noise, slices
-from plimsoll.data.dataset import measure_lengths
+from plimsoll.data import noise
 from plimsoll.data.read import read
 from plimsoll.data.rows import Rows
 from plimsoll.data.rows import targets as rows_targets
 from plimsoll.search import forgetting, judge, run, subject
 from plimsoll.search.attempt import Bench, work_request
-from plimsoll.search.judge import Answers, Logits, Targets
+from plimsoll.search.judge import Answers, Asked, Logits, Targets
 from plimsoll.search.subject import Served
 from plimsoll.search.tune import prepared
 
@@ -36,17 +33,6 @@ _WEIGHTS_ONLY = ("Forgetting is measured on the weights that the artifact was bu
                  "and no hidden states. Everything else is measured on the artifact itself.")
 
 Report = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The rows that are put to every model."""
-
-    texts: tuple[str, ...]
-    targets: Targets
-    source: str
-    noisy: Mapping[str, list[str]]
-    """The same texts with each kind of noise in them."""
 
 
 def evaluate(
@@ -117,7 +103,8 @@ def _of_run(folder: Path, report: Report, rows: Path | None, other: Path | None,
         if parts is not None:
             forgotten, note = _forgotten(them, bench, parts, others)
             notes.append(note)
-        return _evaluation(artifact, weights, baseline, asked, record, them.served.artifact, forgotten, notes, began)
+        return judge.evaluation(artifact, weights, baseline, asked, record, them.served.artifact, forgotten, notes,
+                                began)
 
 
 def _of_artifact(folder: Path, report: Report, rows: Path | None) -> Evaluation:
@@ -136,7 +123,7 @@ def _of_artifact(folder: Path, report: Report, rows: Path | None) -> Evaluation:
     with tempfile.TemporaryDirectory() as logs:
         answers = _answers(Served(says, folder, None, ""), asked, 1, Path(logs) / "artifact.log", report)
     notes = ["An artifact alone has no baseline beside it; give its run folder to see what it lost."]
-    return _evaluation(answers, None, None, asked, record, folder, None, notes, began)
+    return judge.evaluation(answers, None, None, asked, record, folder, None, notes, began)
 
 
 def _need_classification(task: Task) -> None:
@@ -225,31 +212,3 @@ def _of_other_run(folder: Path, bench: Bench, report: Report) -> forgetting.Tune
         if served.weights is None:
             raise RunError(f"the weights of {folder} are no longer in its store", "run it again")
         return forgetting.Tuned(folder.resolve().name, served.moves, served.weights)
-
-
-def _evaluation(
-    artifact: Answers, weights: Answers | None, baseline: Answers | None, asked: Asked, record: Artifact, folder: Path,
-    forgotten: Forgotten | None, notes: list[str], began: float,
-) -> Evaluation:
-    """Put the answers together; the last thing written is the paragraph to read."""
-    own = judge.right(artifact.clean, asked.targets)
-    theirs = None if baseline is None else judge.right(baseline.clean, asked.targets)
-    lengths = measure_lengths(asked.texts, folder / "tokenizer.json")
-    by_class = groups.by_class(artifact.clean.argmax(axis=1), asked.targets, record.labels, theirs)
-    changed = {kind: sum(a != b for a, b in zip(asked.texts, texts, strict=True))
-               for kind, texts in asked.noisy.items()}
-    if theirs is not None:
-        fewest = many.fewest_lost(len(by_class))
-        notes = [*notes, f"Among {len(by_class)} classes the first to be flagged as below the baseline must lose at "
-                         f"least {fewest} more rows than it gains: noise alone takes fewer from some."]
-    machine = fingerprint()
-    found = Evaluation(
-        artifact=artifact.says, source=asked.source, metric=record.task.metric, rows=len(own), verdict="",
-        models=judge.models(artifact, weights, baseline, asked.targets),
-        flips=None if baseline is None else judge.flips(
-            artifact.clean, baseline.clean, asked.targets, asked.texts, record.labels),
-        classes=by_class, slices=groups.by_slice(own, slices.slices(asked.texts, lengths), theirs),
-        robustness=judge.robustness(artifact, baseline, asked.targets, changed), forgotten=forgotten,
-        notes=tuple(notes), machine={"fingerprint": machine.model_dump(mode="json"), "digest": machine.digest},
-        seconds=round(time.monotonic() - began, 1))
-    return found.model_copy(update={"verdict": judge.verdict(found)})

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.bench import calibration, many
+from plimsoll.bench import calibration, groups, many
+from plimsoll.bench.machine import fingerprint
 from plimsoll.bench.stats import Floats, mean, paired_difference, proportion
-from plimsoll.core.evaluation import Calibration, Evaluation, Flip, Flips, Group, Judged, Robustness
+from plimsoll.core.artifact import Artifact
+from plimsoll.core.evaluation import Calibration, Evaluation, Flip, Flips, Forgotten, Group, Judged, Robustness
 from plimsoll.core.record import Measurement
-from plimsoll.data import noise
+from plimsoll.data import noise, slices
+from plimsoll.data.dataset import measure_lengths
 
 _FLIPS = 200
 """Rows that are listed at most."""
@@ -32,6 +37,49 @@ class Answers:
     """float32 [rows, labels]."""
     noisy: Mapping[str, Logits] = field(default_factory=dict[str, Logits])
     """The same for the texts with each kind of noise in them."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The rows that are put to every model."""
+
+    texts: tuple[str, ...]
+    targets: Targets
+    source: str
+    noisy: Mapping[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """The same texts with each kind of noise in them; nothing where they are not asked so."""
+
+
+def evaluation(
+    artifact: Answers, weights: Answers | None, baseline: Answers | None, asked: Asked, record: Artifact, folder: Path,
+    forgotten: Forgotten | None, notes: list[str], began: float,
+) -> Evaluation:
+    """Put the answers together; the last thing written is the paragraph to read.
+
+    weights, baseline: None where there are none to compare with. `folder`: of the artifact. `began`: of
+    `time.monotonic`.
+    """
+    own = right(artifact.clean, asked.targets)
+    theirs = None if baseline is None else right(baseline.clean, asked.targets)
+    lengths = measure_lengths(asked.texts, folder / "tokenizer.json")
+    by_class = groups.by_class(artifact.clean.argmax(axis=1), asked.targets, record.labels, theirs)
+    changed = {kind: sum(a != b for a, b in zip(asked.texts, texts, strict=True))
+               for kind, texts in asked.noisy.items()}
+    if theirs is not None:
+        fewest = many.fewest_lost(len(by_class))
+        notes = [*notes, f"Among {len(by_class)} classes the first to be flagged as below the baseline must lose at "
+                         f"least {fewest} more rows than it gains: noise alone takes fewer from some."]
+    machine = fingerprint()
+    found = Evaluation(
+        artifact=artifact.says, source=asked.source, metric=record.task.metric, rows=len(own), verdict="",
+        models=models(artifact, weights, baseline, asked.targets),
+        flips=None if baseline is None else flips(
+            artifact.clean, baseline.clean, asked.targets, asked.texts, record.labels),
+        classes=by_class, slices=groups.by_slice(own, slices.slices(asked.texts, lengths), theirs),
+        robustness=robustness(artifact, baseline, asked.targets, changed), forgotten=forgotten,
+        notes=tuple(notes), machine={"fingerprint": machine.model_dump(mode="json"), "digest": machine.digest},
+        seconds=round(time.monotonic() - began, 1))
+    return found.model_copy(update={"verdict": verdict(found)})
 
 
 def right(logits: Logits, targets: Targets) -> NDArray[np.bool_]:
@@ -99,8 +147,8 @@ def verdict(found: Evaluation) -> str:
         sure = "more than chance explains" if found.flips.p <= many.LEVEL else "which chance explains"
         sentences.append(f"Against the baseline {points(change)}: {found.flips.lost} rows lost and "
                          f"{found.flips.gained} gained (p = {found.flips.p:.2g}), {sure}.")
-    for what, groups in (("class", found.classes), ("slice", found.slices)):
-        sentences += _flagged(what, groups)
+    for what, of in (("class", found.classes), ("slice", found.slices)):
+        sentences += _flagged(what, of)
     sentences.append(_believed(own.calibration))
     if found.robustness:
         sentences.append(_noise(found.robustness))
@@ -132,22 +180,22 @@ def _change(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Floats:
     return after.astype(np.float64) - before
 
 
-def _flagged(what: str, groups: Sequence[Group]) -> list[str]:
+def _flagged(what: str, of: Sequence[Group]) -> list[str]:
     """Return a sentence for each question that is asked of all groups; none where there are no groups."""
     plural = f"{what}es" if what == "class" else f"{what}s"
     sentences: list[str] = []
-    for flag, asked in (("below the baseline", any(g.change is not None for g in groups)),
-                        ("below the rest", bool(groups))):
+    for flag, asked in (("below the baseline", any(g.change is not None for g in of)),
+                        ("below the rest", bool(of))):
         if not asked:
             continue
-        flagged = [g.name for g in groups if flag in g.flags]
+        flagged = [g.name for g in of if flag in g.flags]
         if flagged:
             more = f" and {len(flagged) - _NAMED} more" if len(flagged) > _NAMED else ""
             names = ", ".join(flagged[:_NAMED]) + more
             verb = "is" if len(flagged) == 1 else "are"
-            sentences.append(f"{len(flagged)} of {len(groups)} {plural} {verb} {flag} beyond noise: {names}.")
+            sentences.append(f"{len(flagged)} of {len(of)} {plural} {verb} {flag} beyond noise: {names}.")
         else:
-            sentences.append(f"No {what} of {len(groups)} is {flag} beyond noise.")
+            sentences.append(f"No {what} of {len(of)} is {flag} beyond noise.")
     return sentences
 
 

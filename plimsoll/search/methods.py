@@ -97,6 +97,10 @@ class Arm:
     def at(self, stage: Stage) -> list[Probe]:
         return [p for p in self.probes if p.stage == stage]
 
+    def mean(self, stage: Stage) -> float:
+        """Return the mean quality of its seeds."""
+        return float(np.mean([p.quality for p in self.at(stage)]))
+
 
 def chosen_of(names: Sequence[str], spec: Spec) -> tuple[list[Move], list[Method]]:
     """Return the moves to compare, with the fields that the spec's own moves give them, and those not installed here.
@@ -266,7 +270,7 @@ def survivors(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
     costs little in full, and stops nobody.
     """
     value, metric = bench.run.spec.task.value, bench.run.spec.task.metric
-    ranked = sorted((a for a in arms if a.costs.step_s), key=lambda a: -_mean(a, "equal_time"))
+    ranked = sorted((a for a in arms if a.costs.step_s), key=lambda a: -a.mean("equal_time"))
     half = ranked[:(len(ranked) + 1) // 2]
     return [a for a in arms if not a.costs.step_s] + [
         a for a in half
@@ -288,10 +292,6 @@ def _in_full(arms: Sequence[Arm], bench: Bench, minutes: float) -> None:
             if seed < arm.draws:
                 move = _changed(arm.move, epochs=_FULL_EPOCHS, patience=_FULL_PATIENCE)
                 _probe(arm, move, "full", seed, bench.data, bench, deadline_s=max(each_s, least_s[arm.name]))
-
-
-def _mean(arm: Arm, stage: Stage) -> float:
-    return float(np.mean([p.quality for p in arm.at(stage)]))
 
 
 def _probe(arm: Arm, move: Move, stage: Stage, seed: int, data: Path, bench: Bench, deadline_s: float | None = None

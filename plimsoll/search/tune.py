@@ -26,7 +26,7 @@ from plimsoll.core.spec import Spec
 from plimsoll.core.store import ENTRY, Store, write_atomic
 from plimsoll.core.trial import Trial
 from plimsoll.data import dataset, pretrained
-from plimsoll.search import choose, floor, methods, races, run, space, tries
+from plimsoll.search import choose, dossier, floor, methods, races, run, space, tries
 from plimsoll.search.attempt import Bench, evidence, scores
 
 _LOOKS = 3
@@ -61,6 +61,7 @@ def tune(
         decision = decided(finalists, blocks, bench, machine)
         if compared is not None:
             decision = decision.model_copy(update={"notes": (*decision.notes, compared.why, *compared.questions)})
+        dossier.beside(decision, bench)
         write_atomic(there, decision.to_json())
         return decision.model_copy(update={"run": str(out)})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from plimsoll.bench import seeds
 from plimsoll.bench.machine import Machine
+from plimsoll.bench.seeds import Evidence
 from plimsoll.bench.stats import quantile
 from plimsoll.core.comparison import Comparison, Method, Recompute, Stage
 from plimsoll.core.record import Measurement
@@ -35,7 +36,8 @@ def judged(arms: Sequence[Arm], full: Sequence[Arm], others: Sequence[Method], b
     level = [a for a in full
              if seeds.difference(a.evidence["full"], best.evidence["full"], value, metric).high >= 0]
     winner = min(level, key=cost)
-    methods = [_method(a, winner, level, full, bench) for a in arms]
+    leader = max((a for a in arms if a.costs.step_s), key=lambda a: a.mean("equal_time"), default=winner)
+    methods = [_method(a, winner, leader, level, full, bench) for a in arms]
     order = {"chosen": 0, "tied": 1, "lost": 2, "stopped": 3, "skipped": 4, "failed": 5}
     last = {name: -m.value for name, m in ((x.move.name(), _last(x)) for x in methods) if m is not None}
     methods = sorted((*methods, *others), key=lambda m: (order[m.state], last.get(m.move.name(), 0.0)))
@@ -100,7 +102,7 @@ def memory_mb(machine: Machine) -> float:
     return (machine.memory_limit_mb or machine.memory_mb) * 1024**2 / 1e6
 
 
-def _method(arm: Arm, winner: Arm, level: Sequence[Arm], full: Sequence[Arm], bench: Bench) -> Method:
+def _method(arm: Arm, winner: Arm, leader: Arm, level: Sequence[Arm], full: Sequence[Arm], bench: Bench) -> Method:
     value, metric = bench.run.spec.task.value, bench.run.spec.task.metric
     costs = arm.costs
     state = ("chosen" if arm is winner else "tied" if arm in level else "lost" if arm in full else "stopped")
@@ -114,7 +116,15 @@ def _method(arm: Arm, winner: Arm, level: Sequence[Arm], full: Sequence[Arm], be
         rates={f"{rate:g}": q for rate, q in arm.rates.items()},
         qualities={s: seeds.quality(arm.evidence[s], value, metric) for s in had}, deltas=deltas,
         seconds={s: float(np.mean([p.seconds for p in arm.at(s)])) for s in had})
-    return found.model_copy(update={"reason": _reason(found, arm, winner)})
+    told = stopped(arm, leader, value, metric) if state == "stopped" and leader is not winner else ""
+    return found.model_copy(update={"reason": "; ".join(filter(None, (told, _reason(found, arm, winner))))})
+
+
+def stopped(arm: Arm, leader: Arm, value: Callable[[Evidence], float], metric: str) -> str:
+    """Return why a method was not trained in full, which the one that led in the same time decided."""
+    behind = seeds.difference(arm.evidence["equal_time"], leader.evidence["equal_time"], value, metric)
+    sure = "certainly worse than" if behind.high < 0 else "in the worse half, led by"
+    return f"in the same time it was {sure} {leader.name}, {_points(behind)}"
 
 
 def _recompute(arm: Arm) -> Recompute | None:

@@ -17,8 +17,8 @@ from plimsoll.train import precision, recompute
 if TYPE_CHECKING:
     import torch
 
-_SECONDS = 8.0
-_FEWEST, _MOST = 5, 15
+_SECONDS = 24.0
+_FEWEST, _MOST = 9, 21
 """Rounds of all policies that are timed."""
 _POLICIES: tuple[recompute.Policy, ...] = ("full", "selective", "none")
 

@@ -21,6 +21,7 @@ from plimsoll.moves.finetune import FineTune
 from plimsoll.report import methods as report
 from plimsoll.search import methods, verdicts
 from plimsoll.search.tune import prepared
+from plimsoll.tasks.text_classification import TextClassification
 from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
 
 
@@ -143,22 +144,32 @@ def test_the_pages_answer_for_every_loser(compared: tuple[Spec, Path, Comparison
     assert "on the test rows" in shown
 
 
+def arm_of(name: str, right: float) -> methods.Arm:
+    """A method that answered so many of 400 rows right in the same time as the others."""
+    steps = {} if name == "linear_probe" else {"none": (1.0,)}
+    costs = methods.Costs(trainable=1, parameters=1, rows=1, tokens=1, mean_tokens=1.0, precision="", step_s=steps,
+                          peak_mb={}, recompute_direct=(), recompute_fitted=(), reason="")
+    made = methods.Arm(cast(Move, find.read("moves", name)), costs)
+    made.evidence["equal_time"] = [np.arange(400) < 400 * right] * made.draws
+    made.probes = [Probe(move=made.move, stage="equal_time", seed=0, rows_seen=1, seconds=1, quality=right)]
+    return made
+
+
 def test_a_method_without_steps_stops_nobody_and_is_always_taken(compared: tuple[Spec, Path, Comparison]) -> None:
     spec, folder, _ = compared
     right = {"finetune": 0.5, "lora": 0.505, "dora": 0.2, "prompt_tuning": 0.1, "linear_probe": 0.9}
-
-    def arm(name: str) -> methods.Arm:
-        steps = {} if name == "linear_probe" else {"none": (1.0,)}
-        costs = methods.Costs(trainable=1, parameters=1, rows=1, tokens=1, mean_tokens=1.0, precision="", step_s=steps,
-                              peak_mb={}, recompute_direct=(), recompute_fitted=(), reason="")
-        made = methods.Arm(cast(Move, find.read("moves", name)), costs)
-        made.evidence["equal_time"] = [np.arange(400) < 400 * right[name]] * made.draws
-        made.probes = [Probe(move=made.move, stage="equal_time", seed=0, rows_seen=1, seconds=1, quality=right[name])]
-        return made
-
     with prepared(spec, folder, lambda event: None) as (bench, _):
-        full = methods.survivors([arm(name) for name in right], bench)
+        full = methods.survivors([arm_of(name, share) for name, share in right.items()], bench)
     assert {a.name for a in full} == {"finetune", "lora", "linear_probe"}
+
+
+def test_a_stopped_method_is_told_who_led_in_the_same_time() -> None:
+    leader = arm_of("finetune", 0.5)
+    worse, level = arm_of("lora", 0.2), arm_of("dora", 0.495)
+    task = TextClassification(train="x", test="x")
+    told = verdicts.stopped(worse, leader, task.value, task.metric)
+    assert told.startswith("in the same time it was certainly worse than finetune, -30.0 points")
+    assert "in the worse half, led by finetune" in verdicts.stopped(level, leader, task.value, task.metric)
 
 
 def test_the_quickest_policy_that_fits_in_memory_is_taken() -> None:

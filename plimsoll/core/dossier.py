@@ -1,0 +1,33 @@
+"""A dossier: everything a run left behind that a page may show, read once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from plimsoll.core.comparison import Comparison
+from plimsoll.core.decision import Decision
+from plimsoll.core.evaluation import Evaluation
+from plimsoll.core.profile import Profile
+from plimsoll.core.record import Record
+from plimsoll.core.trial import Trial
+
+Who = Literal["baseline", "chosen"]
+
+
+class Dossier(Record):
+    """The records of a finished search. Whatever is absent was not made by that run."""
+
+    folder: str
+    """The run folder as it was named; not for pages."""
+    decision: Decision
+    trials: tuple[Trial, ...]
+    """The baseline first, then in the order of their ids."""
+    latencies_ms: dict[str, tuple[float, ...]] = Field(default_factory=dict[str, tuple[float, ...]])
+    """By trial: quantiles 0, 0.5, ... 100 % of its requests in the last race it took part in; 201 numbers."""
+    log: tuple[dict[str, Any], ...] = ()
+    """log.jsonl line by line: `elapsed_s`, `stage`, and `note` or `text`."""
+    evaluation: Evaluation | None = None
+    comparison: Comparison | None = None
+    profiles: dict[Who, Profile] = Field(default_factory=dict[Who, Profile])
