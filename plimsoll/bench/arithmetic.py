@@ -1,4 +1,4 @@
-"""What a request asks of a machine: the operations of each part of an encoder, and the bytes that must move for them."""
+"""What a request asks of a machine: the operations of each part of an encoder, and the bytes that must move."""
 
 from __future__ import annotations
 

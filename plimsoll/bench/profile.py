@@ -16,7 +16,7 @@ from plimsoll.bench import arithmetic, stages
 from plimsoll.bench.ceilings import Ceilings
 from plimsoll.bench.clock import schedule
 from plimsoll.bench.stages import Stages
-from plimsoll.bench.stats import drift, quantile, ratio_of_quantiles
+from plimsoll.bench.stats import quantile, ratio_of_quantiles
 from plimsoll.bench.trace import trace
 from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact
 from plimsoll.core.child import Child
@@ -33,8 +33,6 @@ _WARM_SHARE = 0.25
 _OPERATOR_ROWS = 32
 _TRACED = 50
 _HEAVIEST = 3
-_NOISY = 1.3
-"""Slowest over fastest block's median of the same machine, above which a profile says so."""
 
 
 @dataclass(frozen=True)
@@ -306,10 +304,6 @@ def _notes(timed: _Timed, about: About, artifact: Artifact) -> list[str]:
         notes.append("Padding is part of the model stage here: it cannot be told apart from outside.")
     if about.shape is None:
         notes.append("No operations are counted: the artifact does not say what shape its model has.")
-    moved = drift(timed.whole_ms)
-    if moved > _NOISY:
-        notes.append(f"The slowest block of {_BLOCK} requests took {moved:.2f} times as long as the fastest, in part "
-                     "for the lengths of its texts.")
     if artifact.runtime.number != "fp32":
         notes.append(f"Products count against the machine's {artifact.runtime.number} ceiling, whose kernels are "
                      "torch's: another runtime's may be faster than it.")

@@ -130,3 +130,8 @@ class Profile(Record):
 def profile_record(who: str) -> str:
     """Return the name of the record of the baseline's or the chosen artifact's profile in a run folder."""
     return f"profile-{who}.json"
+
+
+def trace_file(who: str) -> str:
+    """Return the name of the trace beside that record, for Perfetto."""
+    return f"profile-{who}.trace.json"
