@@ -46,8 +46,8 @@ def show(profiles: Mapping[Who, Profile], folder: Path, console: Console, notes:
         console.print(f"[dim]note: {plain(note)}[/]", highlight=False)
     console.print("[dim]bounds in brackets hold one-sided at 95 % each[/]\n", highlight=False)
     for who in profiles:
-        console.print(f"record     {folder / profile_record(who)}\ntrace      {folder / trace_file(who)}", highlight=False,
-                      markup=False)
+        files = f"record     {folder / profile_record(who)}\ntrace      {folder / trace_file(who)}"
+        console.print(files, highlight=False, markup=False)
     console.print(f"all of it  {folder / _PAGE}", highlight=False, markup=False)
 
 
@@ -117,14 +117,14 @@ def _lines(one: Profile) -> list[str]:
         f"requests without a stopwatch inside, at the median; reading the clock takes {one.stopwatch_us:.2f} us.",
     ]
     if one.operators_factor is not None:
-        lines.append(f"By the runtime's own profile the operators take {one.operators_factor:.2f} times the model stage "
-                     "without it; above they are scaled to it.")
+        lines.append(f"By the runtime's own profile the operators take {one.operators_factor:.2f} times what the model "
+                     "stage takes without it; above they are scaled to that stage.")
     if one.operators_reason:
         lines.append(f"No operators: {one.operators_reason}.")
     if one.share_of_ceiling is not None:
         lines.append(f"The model stage reaches {one.share_of_ceiling:.0%} of the ceiling that was measured here for "
                      "its number format.")
-    return [*lines, *one.notes, f"{one.runtime}, {one.threads} threads, machine `{one.machine}`, {one.seconds:g} s."]
+    return [*lines, *one.notes, f"{one.runtime}, {one.threads} threads, machine {one.machine}, {one.seconds:g} s."]
 
 
 def _ms(m: Measurement) -> str:
