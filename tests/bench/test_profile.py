@@ -16,7 +16,7 @@ from plimsoll.bench.profile import About, Effort, measure
 from plimsoll.bench.stages import Stages
 from plimsoll.core import find
 from plimsoll.core.artifact import Artifact, load, seal
-from plimsoll.core.errors import ChildError
+from plimsoll.core.errors import ChildError, RunError
 from plimsoll.core.operators import Operator
 from plimsoll.core.parts import Sample, Task
 from plimsoll.core.profile import STAGES, Profile
@@ -69,7 +69,7 @@ def test_tagged_words_and_pairs_are_staged_too(null_folder: Path, tag_tables: di
 
 
 def test_an_artifact_is_measured_over_its_texts(null_folder: Path, texts: Path, tmp_path: Path) -> None:
-    about = About("null", None, None, Budget(p95_ms=5, split={"model": 0.9}), "abc")
+    about = About("null", None, None, Budget(p95_ms=5000, split={"model": 0.9}), "abc")
     found = measure(sealed(null_folder), texts, about, tmp_path / "log", FEW, tmp_path / "trace.json")
     assert (found.artifact, found.requests, found.threads) == ("null", 80, 1)
     assert tuple(s.name for s in found.stages) == STAGES
@@ -96,7 +96,7 @@ def test_it_runs_in_a_process_of_its_own(
     assert found.requests == 80
     assert found.operators_reason == "null has no profile of its operators"
     (null_folder / "text-classification" / "null.json").unlink()
-    with pytest.raises(Exception, match="missing from the artifact"):
+    with pytest.raises(RunError, match="missing from the artifact"):
         measure(null_folder / "text-classification", texts, About("null"), tmp_path / "log", FEW)
 
 
@@ -116,8 +116,8 @@ def timed(model_us: float = 800.0, whole_us: float = 1000.0) -> part._Timed:
     """Return 400 requests of 100 + 50 + 20 + model + 30 us each, in twenty blocks, and whole ones beside them."""
     taken = np.array([100, 50, 20, model_us, 30]) * 1000
     clocks = np.concatenate([[0], np.cumsum(taken)]).astype(np.int64)
-    return part._Timed([np.full(20, whole_us / 1e3)] * 20, np.tile(clocks, (400, 1)), [[[1] * 12]] * 400, 400 * 16, True,
-                       0.2)
+    ids = [[[1] * 12]] * 400
+    return part._Timed([np.full(20, whole_us / 1e3)] * 20, np.tile(clocks, (400, 1)), ids, 400 * 16, True, 0.2)
 
 
 def profiled(about: About, seen: part._Timed, found: list[Operator], runtime: object = None) -> Profile:
