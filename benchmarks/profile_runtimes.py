@@ -58,7 +58,7 @@ def main(spec: Path, names: Sequence[str], seconds: float) -> None:
 
 
 def settings(names: Sequence[str], threads: int) -> list[Runtime]:
-    """Return the settings to profile of these runtimes, or of all but the fake; those that are not here are left out."""
+    """Return the settings to profile of these runtimes, or of all but the fake, where they are installed."""
     found: list[Runtime] = []
     for name in names or [n for n in find.names("runtimes") if n != "null"]:
         cls = cast(type[Runtime], find.part("runtimes", name))
@@ -75,8 +75,8 @@ def line(found: Profile) -> str:
     stages = ", ".join(f"{s.name} {s.p50_ms.value * 1000:.1f}" for s in found.stages)
     groups = ", ".join(f"{o.group} {o.share:.0%}" for o in found.operators) or found.operators_reason
     ratio = found.adds_up
-    return (f"{found.artifact}: {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) of whole requests at p50; us of "
-            f"each stage: {stages}; operators: {groups}")
+    return (f"{found.artifact}: {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) of whole requests at p50; "
+            f"us of each stage: {stages}; operators: {groups}")
 
 
 if __name__ == "__main__":

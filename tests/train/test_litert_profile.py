@@ -12,15 +12,15 @@ from plimsoll.train import litert_profile as part
 PRODUCT, ROUND = "Fully Connected (NC, QD8, F32, QC8W) GEMM", "Convert (NC, F32, QD8)"
 LAYER = [
     ROUND, PRODUCT, PRODUCT, PRODUCT, "Transpose (ND, X32) Transpose", "Batch Matrix Multiply (NC, F32) GEMM",
-    "Softmax (NC, F32)", "Batch Matrix Multiply (NC, F32) GEMM", ROUND, PRODUCT, "Add (ND)", "Mean (ND)", ROUND, PRODUCT,
-    "GELU (NC)", ROUND, PRODUCT, "Add (ND)", "Mean (ND)"]
+    "Softmax (NC, F32)", "Batch Matrix Multiply (NC, F32) GEMM", ROUND, PRODUCT, "Add (ND)", "Mean (ND)", ROUND,
+    PRODUCT, "GELU (NC)", ROUND, PRODUCT, "Add (ND)", "Mean (ND)"]
 PROGRAM = ["GATHER", "Add (ND)", *LAYER, *LAYER, ROUND, PRODUCT, "Copy (NC, X32)"]
 
 
 def test_the_order_says_which_product_is_which() -> None:
     groups = part.in_order(PROGRAM)
     assert groups[:2] == ["embedding", "embedding"]
-    layer = dict.fromkeys(range(len(LAYER)), "attention") | {0: "quantize", 8: "quantize", 12: "quantize", 15: "quantize"}
+    layer = dict.fromkeys(range(len(LAYER)), "attention") | dict.fromkeys((0, 8, 12, 15), "quantize")
     layer |= dict.fromkeys((10, 11, 17, 18), "norm") | dict.fromkeys((13, 14, 16), "feed-forward")
     for start in (2, 2 + len(LAYER)):
         assert groups[start:start + len(LAYER)] == [layer[i] for i in range(len(LAYER))]
