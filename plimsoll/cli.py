@@ -147,6 +147,35 @@ def evaluate(
 
 
 @app.command
+def profile(target: Path, /, *, out: Path | None = None, rows: Path | None = None) -> int:
+    """Show where the time of a request goes, from its bytes to its answer: profile.md, a record and a trace of each.
+
+    Stages with their percentiles over the real lengths, padding, the runtime's operators by group against what this
+    machine can do at most, and each stage beside its share of the latency budget. The traces open in Perfetto.
+
+    Parameters
+    ----------
+    target
+        A finished run of tune or train, whose baseline is profiled too; its spec, where the run is in runs/<name>; or
+        an artifact folder.
+    out
+        Where to write; default the run folder, or runs/<name>-profile for an artifact.
+    rows
+        Rows whose texts are asked in place of the run's test rows.
+    """
+    from plimsoll.report import profile as report
+    from plimsoll.report.progress import Screen
+    from plimsoll.search.profile import profile as search
+
+    console = _console()
+    with Screen(console) as screen:
+        found = search(target, screen.show, out=out, rows=rows)
+    report.keep(found.profiles, found.folder, found.notes)
+    report.show(found.profiles, found.folder, console, found.notes)
+    return 0
+
+
+@app.command
 def finish(run: Path, /) -> int:
     """End an interrupted search and decide from what it has: the best artifact so far, certified as any other.
 

@@ -237,3 +237,36 @@ def test_train_refuses_a_method_that_is_none_before_reading_anything(
     assert 'did you mean "lora"?' in said
     assert cli.run(["train", str(spec), "--methods", "narrow"]) == 2
     assert "does not tune a pre-trained model" in capsys.readouterr().err
+
+
+def test_profile_prints_where_the_time_goes_and_keeps_it(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out), "--set", "budget.split={model = 0.5}"])
+    assert "Of the latency: model 50%" in (out / "decisions.md").read_text()
+    capsys.readouterr()
+    assert cli.run(["profile", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in ("baseline: null delay_ms=1.5", "chosen: null fast", "To attack first:", "tokenize",
+                  "Latency budget", "null has no profile of its operators", "profile-chosen.trace.json"):
+        assert words in printed
+    assert "# Where the time of a request goes" in (out / "profile.md").read_text()
+    assert json.loads((out / "profile-chosen.json").read_text())["requests"] == 80
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["profile"], "TARGET"),
+    (["profile", "nowhere"], "neither a run nor an artifact"),
+    (["profile", "nowhere", "--rows", "none.jsonl"], "none.jsonl does not exist"),
+    (["profile", "nowhere", "--ros", "x"], "--ros"),
+])
+def test_a_profile_that_cannot_be_made_exits_with_two(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
