@@ -34,10 +34,10 @@ def share(m: Measurement) -> str:
 
 def safe(text: str) -> str:
     """Return text that Markdown and HTML show as it is: no tags, no table breaks, no links, no control sequences."""
-    flat = flat(html.escape(text, quote=False))
+    shown = flat(html.escape(text, quote=False))
     for sign in "\\`*_[]|":
-        flat = flat.replace(sign, "\\" + sign)
-    return flat
+        shown = shown.replace(sign, "\\" + sign)
+    return shown
 
 
 def plain(text: str) -> str:

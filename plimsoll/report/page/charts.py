@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import altair as alt
 
 from plimsoll.core.decision import Decision
@@ -36,7 +38,7 @@ _OVERLOADED = 1.6
 
 def load(held: list[Held]) -> Figure | None:
     """Return how much of each limit is used, or None where nothing was measured."""
-    rows: Rows = [{"limit": flat(h.says), "used": min(h.used, _OVERLOADED), "says": f"{h.used:.0%}: {h.spare}",
+    rows: Rows = [{"limit": flat(h.says), "used": min(h.used, _OVERLOADED), "says": f"{_percent(h.used)}: {h.spare}",
                    "holds": h.holds} for h in held if h.used is not None]
     if not rows:
         return None
@@ -54,7 +56,7 @@ def load(held: list[Held]) -> Figure | None:
         "load", "How far each limit is loaded",
         "Each bar is the share of a limit that the deciding bound uses up; a bar over the line at 100 % breaks it.",
         alt.layer(*layers), ("limit", "measured", "used", "left"),
-        [(h.says, h.measured, f"{h.used:.0%}", h.spare) for h in held if h.used is not None], alt.Step(34))
+        [(h.says, h.measured, _percent(h.used), h.spare) for h in held if h.used is not None], alt.Step(34))
 
 
 def front(dossier: Dossier) -> Figure | None:
@@ -92,8 +94,8 @@ def front(dossier: Dossier) -> Figure | None:
                                 row["role"], row["why"]] for row in rows]
     return figure(
         "front", "Speed against quality",
-        "Each mark is a recipe that was timed and judged. What no other beats in both is joined by the line. Up and left "
-        "is better; dashed lines are the limits, for point estimates. Choose a mark to see its trial.",
+        "Each mark is a recipe that was timed and judged. What no other beats in both is joined by the line. Up and "
+        "left is better; dashed lines are the limits, for point estimates. Choose a mark to see its trial.",
         alt.layer(*_lines(decision), line, points), ("recipe", "p95", "quality", "role", "why"), table, 360)
 
 
@@ -111,7 +113,8 @@ def latencies(dossier: Dossier) -> Figure | None:
     for who, side in sides.items():
         for name, share, up in (("p50", 0.5, 14), ("p95", 0.95, 14), ("p99", 0.99, -10)):
             m: Measurement = getattr(side.latency_ms, name)
-            marks.append({"who": who, "share": share, "ms": m.value, "low": m.low, "high": m.high, "up": up,
+            marks.append({"who": who, "share": share, "ms": m.value, "low": m.low,
+                          "high": min(m.high, known[who][-1]), "up": up,
                           "label": f"{name} {m.value:.3g}", "says": f"{name} {number(m)}"})
     x = alt.X("ms:Q", title="time to the answer, ms, log scale", axis=alt.Axis(format="~g", tickCount=6),
               scale=log_scale([ms for q in known.values() for ms in q]))
@@ -134,6 +137,10 @@ def latencies(dossier: Dossier) -> Figure | None:
         "Marked are p50, p95 and p99 with their bounds.",
         alt.layer(*limit, line, bars, marked.mark_point(filled=True, size=70, opacity=1), *labels),
         ("percentile", *known), table, 340)
+
+
+def _percent(share: float) -> str:
+    return "unbounded" if math.isinf(share) else f"{share:.0%}"
 
 
 def _lines(decision: Decision) -> list[alt.Chart]:

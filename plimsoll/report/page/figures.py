@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,9 @@ def figure(
 
 
 def chart(rows: Rows) -> alt.Chart:
-    """Return an empty chart over rows."""
-    return alt.Chart(alt.InlineData(values=rows))
+    """Return an empty chart over rows; a number that is not finite has no place in it and is left out of its row."""
+    return alt.Chart(alt.InlineData(values=[
+        {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)} for row in rows]))
 
 
 def log_scale(values: Sequence[float]) -> alt.Scale:

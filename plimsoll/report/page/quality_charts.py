@@ -38,7 +38,7 @@ def groups(of: Sequence[Group], what: str, whole: float, metric: str) -> Figure 
                    "says": share(g.quality), "flags": ", ".join(g.flags) or "none"} for g in worst]
     if not rows:
         return None
-    x = alt.X("low:Q", scale=alt.Scale(zero=False, nice=True), title=f"share right, bounds hold one-sided at 95 % each",
+    x = alt.X("low:Q", scale=alt.Scale(zero=False, nice=True), title="share right, bounds hold one-sided at 95 % each",
               axis=alt.Axis(format=".0%", tickCount=5))
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=130, labelColor=INK))
     color = alt.when(alt.datum.flags == "none").then(alt.value(CHOSEN)).otherwise(alt.value(BAD))
@@ -91,7 +91,7 @@ def as_tried(dossier: Dossier) -> Figure | None:
     if not rows:
         return None
     scale = log_scale([r["value"] for r in rows]) if timed else alt.Scale(zero=False, padding=12)
-    title = "p95, ms, log scale" if timed else f"on validation"
+    title = "p95, ms, log scale" if timed else "on validation"
     x = alt.X("minute:Q", title="minutes since the search began", axis=alt.Axis(tickCount=8))
     axis = alt.Axis(format="~g", tickCount=5) if timed else alt.Axis(format=".1%", tickCount=5)
     y = alt.Y("value:Q", title=title, scale=scale, axis=axis)
