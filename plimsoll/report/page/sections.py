@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plimsoll.core.comparison import Comparison
 from plimsoll.core.decision import Decision, Side
 from plimsoll.core.dossier import Dossier
 from plimsoll.core.evaluation import Evaluation, Flip, Group
 from plimsoll.core.record import Measurement
 from plimsoll.report import evaluation as evaluation_tables
+from plimsoll.report import methods
 from plimsoll.report.page import charts, profile_charts, quality_charts
 from plimsoll.report.page.capacity import Rate, rate
 from plimsoll.report.page.figures import Figure
@@ -43,6 +45,8 @@ class Sections:
     """Without the texts and labels of rows where these are to be left out."""
     more_tables: tuple[tuple[str, list[str], list[list[str]]], ...]
     """Of the evaluation: calibration, noise and forgetting, each (title, column names, rows)."""
+    methods: tuple[list[str], list[list[str]], str] | None
+    """Of the comparison: column names, rows, and how to read them."""
     figures: dict[str, Figure]
     profile_figures: tuple[Figure, ...]
 
@@ -67,9 +71,29 @@ def sections(dossier: Dossier, *, rows: bool) -> Sections:
         words=tuple(_in_words(decision)), sides=tuple(_sides(decision)), rates=rates, evaluation=judged,
         more_tables=() if judged is None else tuple(
             t for t in evaluation_tables.tables(judged, ()) if not t[0].startswith("Slices")),
+        methods=_methods(dossier.comparison),
         figures={f.name: f for f in drawn if f is not None},
         profile_figures=tuple(profile_charts.figures(dossier.profiles)),
     )
+
+
+def facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a record that has no words of its own as (name, value), what is nested on one line."""
+    return [(name.replace("_", " "), _fact(value)) for name, value in values.items() if value not in ("", None, [], {})]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_fact(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_fact(v) for v in value)
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+
+
+def _methods(compared: Comparison | None) -> tuple[list[str], list[list[str]], str] | None:
+    if compared is None:
+        return None
+    return methods.titles(compared), [methods.cells(m) for m in compared.methods], methods.legend(compared)
 
 
 def nameless(found: Evaluation) -> Evaluation:
@@ -108,7 +132,7 @@ def _big(decision: Decision) -> list[Big]:
         return []
     change = three.quality_delta
     return [
-        *(Big(what, f"{m.value:.3g}" if m.value < 100 else f"{m.value:,.0f}", "ms", _bounds(number(m)))
+        *(Big(what, number(m).partition(" ")[0], "ms", _bounds(number(m)))
           for what, m in (("baseline p95", three.baseline_p95_ms), ("optimized p95", three.optimized_p95_ms))),
         Big("quality delta on test", f"{change.value * 100:+.2f}".replace("-", "−"), "points", _bounds(delta(change))),
     ]
@@ -130,17 +154,16 @@ def _in_words(decision: Decision) -> list[str]:
     if three is None or base is None or chosen is None:
         return []
     before, after, change = three.baseline_p95_ms.value, three.optimized_p95_ms.value, three.quality_delta
-    said = [f"95 of 100 requests used to be answered within {before:.3g} ms. They are now answered within "
-            f"{after:.3g} ms."]
+    said = [f"The baseline answers 95 of 100 requests within {before:.2f} ms, the artifact within {after:.2f} ms."]
     if change.unit == "accuracy":
         said.append(f"Of 10,000 answers, {_ten_thousand(-change.value)} than before; with 95 % confidence no more than "
                     f"{max(-change.low * 1e4, 0):,.0f} more are wrong.")
     else:
         said.append(f"Quality ({change.unit}) changes by {delta(change)}.")
-    said.append(f"On disk it takes {chosen.size_mb.value:.3g} MB instead of {base.size_mb.value:.3g} MB, in memory "
-                f"{chosen.peak_memory_mb.value:,.0f} MB at its peak instead of {base.peak_memory_mb.value:,.0f} MB, and "
-                f"it is ready {chosen.cold_start_s.value:.2g} s after it starts instead of "
-                f"{base.cold_start_s.value:.2g} s.")
+    said.append(f"It takes {chosen.size_mb.value:.1f} MB on disk instead of {base.size_mb.value:.1f} MB, and in memory "
+                f"{chosen.peak_memory_mb.value:,.0f} MB at its peak instead of {base.peak_memory_mb.value:,.0f} MB. "
+                f"Its first answer comes {chosen.cold_start_s.value:.2f} s after it is started, the baseline's after "
+                f"{base.cold_start_s.value:.2f} s.")
     return said
 
 
