@@ -20,9 +20,9 @@ from plimsoll.report.page import trials
 from plimsoll.report.page.capacity import Traffic
 from plimsoll.report.page.figures import LOOK
 from plimsoll.report.page.sections import cells, facts, lost, sections
+from plimsoll.report.terminal import PAGE
 from plimsoll.report.words import delta, flat, number, share
 
-PAGE = "report.html"
 _HERE = Path(__file__).parent
 
 
