@@ -41,7 +41,8 @@ def trial(i: int, words: Words) -> Trial:
     return Trial(
         id=f"null-{i:04}", recipe=recipe(i, words), state="measured", baseline=i == 0,
         validation=m(0.9 + change, "accuracy", 0.02, 500), validation_delta=m(change or 0.001, "accuracy", 0.5, 500),
-        quality=m(0.92 + change, "accuracy", 0.01), quality_delta=m(change or 0.001, "accuracy", 0.5), disagreement=0.01,
+        quality=m(0.92 + change, "accuracy", 0.01), quality_delta=m(change or 0.001, "accuracy", 0.5),
+        disagreement=0.01,
         latency_ms=Latency(p50=m(p95 / 2), p95=m(p95), p99=m(p95 * 1.6)), speedup_p50=m(12 / p95, "x"),
         speedup_p95=m(12 / p95, "x"), size_mb=exact(24.5, "MB"), peak_memory_mb=exact(120.0, "MB"),
         cold_start_s=exact(0.4, "s"), invariance=Invariance(rows=64, flips=0, largest_logit_difference=0.0),

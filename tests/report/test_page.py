@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -69,11 +70,10 @@ def test_markup_is_text_in_every_place_that_holds_words_of_others(make: Make) ->
         "link", "script", "script", "script"]
     assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
     assert written.count("</script") == 3
-    assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|\b49\b", read.text)
     assert "\x1b" not in written
     assert "\u202e" not in written
     everything = read.text + json.dumps(read.records, ensure_ascii=False)
-    for name in set(asked) - {"evaluated", "method"}:
+    for name in set(asked) - {"evaluated"}:
         assert f"[{name}]" in everything, name
     said = read.records["trials"]["null-0001"]["says"]
     assert f"[file1] {SHOWN}" in said
@@ -98,7 +98,7 @@ def test_the_first_screen_has_the_verdict_and_the_three_numbers_with_their_bound
     head = page.write(make()).partition("<main>")[0]
     for words in ("Met", "Every limit holds", "12.00", "11.40 to 12.60, n=2,000", "1.10", "−0.20", "-0.30 to -0.10",
                   "10.91x", "finetune &gt; augment unlabelled=file1"):
-        assert words in head.replace(" unlabelled", " unlabelled"), words
+        assert words in head, words
 
 
 def test_each_limit_stands_beside_its_bound_and_what_is_left(make: Make) -> None:
@@ -185,7 +185,7 @@ def test_headings_are_in_order_and_every_table_has_a_caption(make: Make) -> None
     levels = [int(tag[1]) for tag, _ in read.tags if tag in ("h1", "h2", "h3")]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     tags = [tag for tag, _ in read.tags]
     assert tags.count("table") == tags.count("caption")
     assert {"header", "nav", "main", "footer", "aside"} <= set(tags)

@@ -176,6 +176,7 @@
   };
   Promise.all(all("[data-chart]").map(draw)).finally(() => {
     document.documentElement.dataset.ready = "";
+    performance.mark("ready");
     if (place().id) go();
   });
 })();
