@@ -229,6 +229,45 @@ def show(run: Path, /) -> int:
 
 
 @app.command
+def report(
+    run: Path,
+    /,
+    *,
+    out: Path | None = None,
+    rows: bool = True,
+    requests_per_s: float | None = None,
+    price_per_hour: float | None = None,
+    cores_per_machine: float | None = None,
+) -> None:
+    """Write a finished run's page again: report.html, one file that opens without a network.
+
+    It shows what was found since, too: a profile, an evaluation.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    out
+        The file or the folder to write to; default RUN/report.html.
+    rows
+        Show the rows that artifact and baseline answer differently. --no-rows leaves every text and label of a row out.
+    requests_per_s
+        Traffic to plan for, to start the page's arithmetic from.
+    price_per_hour
+        Price of a machine-hour, in any currency.
+    cores_per_machine
+        Cores of such a machine.
+    """
+    from plimsoll.report import page
+    from plimsoll.report.page.capacity import Traffic
+    from plimsoll.search.dossier import gathered
+
+    traffic = Traffic(requests_per_s, price_per_hour, cores_per_machine)
+    path = page.keep(gathered(run), run if out is None else out, rows=rows, traffic=traffic)
+    _console().print(f"page       {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 
@@ -318,8 +357,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
-    from plimsoll.report import log, terminal
+    from plimsoll.report import log, page, terminal
     from plimsoll.report.progress import Screen
+    from plimsoll.search.dossier import gathered
     from plimsoll.search.tune import tune as search
 
     console = _console()
@@ -327,6 +367,7 @@ def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
     with Screen(console) as screen:
         decision = search(spec, out, screen.show, ending=ending)
     log.keep(decision, out)
+    page.keep(gathered(out), out)
     terminal.show(decision, console)
     return 0 if decision.verdict == "met" else 3
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from plimsoll.core.decision import Decision
 from plimsoll.report.words import delta, number, share
 
+PAGE = "report.html"
 _LOSERS = 6
 
 
@@ -36,6 +37,8 @@ def show(decision: Decision, console: Console) -> None:
     if decision.run:
         run = Path(decision.run)
         lines = [f"record     {run / 'decision.json'}", f"why        {run / 'decisions.md'}"]
+        if (run / PAGE).exists():  # a run of an earlier version has none: plimsoll report RUN makes it
+            lines.append(f"page       {run / PAGE}")
         if decision.artifact:
             use = f'use it     plimsoll predict {run} --text "..."'
             lines = [f"artifact   {decision.artifact}", *lines, use]

@@ -34,18 +34,19 @@ def share(m: Measurement) -> str:
 
 def safe(text: str) -> str:
     """Return text that Markdown and HTML show as it is: no tags, no table breaks, no links, no control sequences."""
-    flat = _flat(html.escape(text, quote=False))
+    shown = flat(html.escape(text, quote=False))
     for sign in "\\`*_[]|":
-        flat = flat.replace(sign, "\\" + sign)
-    return flat
+        shown = shown.replace(sign, "\\" + sign)
+    return shown
 
 
 def plain(text: str) -> str:
     """Return text that a terminal shows as it is: no markup, no line breaks, no control sequences."""
-    return escape(_flat(text))
+    return escape(flat(text))
 
 
-def _flat(text: str) -> str:
+def flat(text: str) -> str:
+    """Return text on one line, with control sequences and turns of the direction of reading made visible."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
 
 

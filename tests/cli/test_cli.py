@@ -91,6 +91,24 @@ def test_tune_show_predict(
     assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == ["weather", "light"]
 
 
+def test_a_search_leaves_a_page_and_report_writes_it_again(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, page = null_folder / "runs" / "x", null_folder / "for-a-meeting.html"
+    assert cli.run(["tune", str(spec), "--out", str(out)]) == 0
+    assert f"page       {out / 'report.html'}" in capsys.readouterr().out
+    left = (out / "report.html").read_text()
+    assert "null fast" in left
+    arguments = ["report", str(out), "--out", str(page), "--no-rows", "--requests-per-s", "900"]
+    assert cli.run(arguments) == 0
+    assert capsys.readouterr().out == f"page       {page}\n"
+    again = page.read_text()
+    assert 'name="requests" min="0" step="any" inputmode="decimal" value="900.0"' in again
+    assert "music" in left
+    assert "music" not in again
+    assert (out / "report.html").read_text() == left
+
+
 def test_words_are_tagged_from_texts_and_from_lists(
     tag_tables: dict[str, Any], spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -130,6 +148,8 @@ def test_not_met_exits_with_three(spec: Path, null_folder: Path, capsys: pytest.
         (["tune", "{spec}", "--set", "task.train=missing.jsonl"], "missing.jsonl"),
         (["tune", "{spec}", "--set", 'target.runtimes=["tensorrt"]'], 'unknown runtime "tensorrt"'),
         (["show", "nowhere"], "nowhere"),
+        (["report", "nowhere"], "holds no finished search"),
+        (["report", "nowhere", "--requests-per-s", "0"], "--requests-per-s needs a number above 0"),
         (["predict", "nowhere", "--text", "x"], "holds no artifact.json"),
         (["list", "movers"], "movers"),
     ],
