@@ -9,6 +9,7 @@ from pydantic import Field
 from plimsoll.core.comparison import Comparison
 from plimsoll.core.decision import Decision
 from plimsoll.core.evaluation import Evaluation
+from plimsoll.core.forecast import Forecast
 from plimsoll.core.profile import Profile
 from plimsoll.core.record import Record
 from plimsoll.core.trial import Trial
@@ -30,4 +31,5 @@ class Dossier(Record):
     """log.jsonl line by line: `elapsed_s`, `stage`, and `note` or `text`."""
     evaluation: Evaluation | None = None
     comparison: Comparison | None = None
+    forecast: Forecast | None = None
     profiles: dict[Who, Profile] = Field(default_factory=dict[Who, Profile])
