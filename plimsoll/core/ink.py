@@ -28,8 +28,8 @@ class Place(str):
 
 
 DECISION = Place("decision.json#")
-METHODS = Place("methods.json#")
-EVALUATION = Place("evaluation.json#")
+COMPARED = Place("methods.json#")
+EVALUATED = Place("evaluation.json#")
 FORECAST = Place("forecast.json#")
 
 

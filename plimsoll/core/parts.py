@@ -180,6 +180,11 @@ class Runtime(Part, ABC):
         return self.model_copy(update={"threads": 1})
 
     @property
+    def computes_in(self) -> str:
+        """The number format of its products: fp32, bf16, fp16 or int8."""
+        return str(getattr(self, "precision", "fp32")).partition("_")[0]
+
+    @property
     def keeps_precise(self) -> bool:
         """Whether this setting rounds weights, but not those of the layers that the move quantize names."""
         return False

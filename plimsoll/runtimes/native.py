@@ -76,6 +76,11 @@ class Native(Runtime):
         return 1
 
     @property
+    def computes_in(self) -> str:
+        """Always int8."""
+        return "int8"
+
+    @property
     def build_s(self) -> float:
         """A comparison with torch; the compiler's few seconds come once."""
         return 2.0
