@@ -13,11 +13,11 @@ from plimsoll.core.spec import Recipe
 NUMBER = re.compile(r"(?<![\w.,+-])[+-]?\d(?:[\d,]*\d)?(?:\.\d+)?")
 """A number in prose. What follows a letter is part of a name: p95, int8, native-3bda18cf."""
 
-How = Literal["value", "quoted", "recipe", "count", "sum", "difference", "ratio", "race", "apart"]
+How = Literal["value", "quoted", "recipe", "count", "sum", "difference", "ratio", "race", "apart", "asked"]
 """How a number comes of the places it names. value: it stands there. quoted: it stands in a sentence there. recipe: in
 the recipe there, as it is said. count: so many places. sum, difference, ratio: of two. race: a quantile of the first
 contestant's times over that of the second, round by round, or a bound of it. apart: rows that two files of answers
-answer differently."""
+answer differently. asked: it stood in the question."""
 
 
 class Place(str):
@@ -134,6 +134,11 @@ class Ink:
         """Return the sentence at a place, cut after so many words; what numbers it has are remembered as its own."""
         return self._said(str(self.at(place) or ""), place, "quoted", words)
 
+    def sentence(self, place: Place) -> str:
+        """Return the sentence at a place without white space around it, and with a full stop; nothing for nothing."""
+        said = self.quoted(place).strip().rstrip(".")
+        return f"{said}." if said else ""
+
     def recipe(self, place: Place, words: int | None = None) -> str:
         """Return the recipe at a place as a person says it, cut after so many words."""
         return self._said(Recipe.model_validate(self.at(place)).says(), place, "recipe", words)
@@ -148,6 +153,12 @@ class Ink:
     def sure(self, m: Measurement, of: Sequence[str], quantile: str) -> str:
         """Return the confidence of such a ratio's bounds: `99%`."""
         return self._wrote(m.confidence, (*of, f"{quantile} confidence"), how="race", scale=100.0, digits=0) + "%"
+
+    def asked(self, text: str) -> str:
+        """Return words of the question; what numbers they have are the asker's."""
+        self._figures += [Figure(text=found, value=float(found.replace(",", "")), how="asked", of=())
+                          for found in NUMBER.findall(text)]
+        return text
 
     def apart(self, rows: int, of: Sequence[str]) -> str:
         """Return how many rows two files of answers answer differently. of: the files, and whatever else narrows it."""

@@ -29,6 +29,8 @@ class Facet:
     """The name of what it is: of a runtime, a move, a format, a trial; of layers, `more`, `fewer` or a number."""
     words: str
     """What stands after "why not": `onnxruntime`, `more layers dropped`."""
+    does: str
+    """What a recipe does that has it: `runs on onnxruntime`, `drops more layers`."""
     holds: Callable[[Known], bool]
 
 
@@ -37,17 +39,20 @@ def read(asked: str, ran: Ran) -> Facet:
     asked = " ".join(asked.split())
     name = asked.replace("-", "_")
     if asked == "eager":
-        return Facet(asked, "eager", "eager", "the baseline", lambda k: k.baseline)
+        return Facet(asked, "eager", "eager", "the baseline", "is the baseline", lambda k: k.baseline)
     if depth := _DEPTH.fullmatch(asked):
         return _layers(asked, depth, ran)
     if asked in FORMATS:
-        return Facet(asked, "format", asked, asked, lambda k: k.recipe.runtime.computes_in == asked)
+        return Facet(asked, "format", asked, asked, f"computes in {asked}",
+                     lambda k: k.recipe.runtime.computes_in == asked)
     if name in find.names("runtimes"):
-        return Facet(asked, "runtime", name, name, lambda k: k.recipe.runtime.name() == name)
+        return Facet(asked, "runtime", name, name, f"runs on {name}",
+                     lambda k: k.recipe.runtime.name() == name)
     if name in find.names("moves"):
         tunes = cast(type[Move], find.part("moves", name)).tunes
         words = {"finetune": "full fine-tuning"}.get(name, name)
-        return Facet(asked, "method" if tunes else "move", name, words, lambda k: name in _moves(k.recipe))
+        return Facet(asked, "method" if tunes else "move", name, words, f"uses {words}",
+                     lambda k: name in {m.name() for m in k.recipe.moves})
     return _trial(asked, ran) or _setting(asked, ran) or _unknown(asked, ran)
 
 
@@ -77,8 +82,7 @@ def _layers(asked: str, depth: re.Match[str], ran: Ran) -> Facet:
     side, by, keep = depth.groups()
     own, forecast = layers_kept(ran.chosen.recipe), ran.dossier.forecast
     if keep is not None:
-        number = int(keep)
-        return Facet(asked, "layers", keep, f"keeping {keep} layers", lambda k: layers_kept(k.recipe) == number)
+        return _keeping(asked, int(keep))
     if by is not None:
         whole = own if own is not None else forecast.layers if forecast is not None else None
         if whole is None:
@@ -87,8 +91,7 @@ def _layers(asked: str, depth: re.Match[str], ran: Ran) -> Facet:
         number = whole - int(by) if side == "more" else whole + int(by)
         if number < 1:
             raise UserError(f"{asked!r} would leave no layer: the chosen one has {whole}", "ask for fewer")
-        return Facet(asked, "layers", str(number), f"keeping {number} layers",
-                     lambda k: layers_kept(k.recipe) == number)
+        return _keeping(asked, number)
     more = side == "more"
 
     def holds(k: Known) -> bool:
@@ -96,7 +99,12 @@ def _layers(asked: str, depth: re.Match[str], ran: Ran) -> Facet:
         mine, its = (10**6 if x is None else x for x in (kept, own))
         return mine < its if more else mine > its
 
-    return Facet(asked, "layers", side, f"{side} layers dropped", holds)
+    return Facet(asked, "layers", side, f"{side} layers dropped", f"drops {side} layers", holds)
+
+
+def _keeping(asked: str, number: int) -> Facet:
+    return Facet(asked, "layers", str(number), f"{number} layers kept", f"keeps {number} layers",
+                 lambda k: layers_kept(k.recipe) == number)
 
 
 def _trial(asked: str, ran: Ran) -> Facet | None:
@@ -112,7 +120,7 @@ def _trial(asked: str, ran: Ran) -> Facet | None:
 
 
 def _only(asked: str, trial_id: str) -> Facet:
-    return Facet(asked, "trial", trial_id, trial_id, lambda k: k.id == trial_id)
+    return Facet(asked, "trial", trial_id, trial_id, f"is {trial_id}", lambda k: k.id == trial_id)
 
 
 def _setting(asked: str, ran: Ran) -> Facet | None:
@@ -121,7 +129,7 @@ def _setting(asked: str, ran: Ran) -> Facet | None:
         parts = [p.says() for p in (*k.recipe.moves, k.recipe.runtime)]
         return asked in parts or any(asked in part.split()[1:] for part in parts)
 
-    return Facet(asked, "setting", asked, asked, holds) if any(holds(k) for k in ran.every) else None
+    return Facet(asked, "setting", asked, asked, f"has {asked}", holds) if any(holds(k) for k in ran.every) else None
 
 
 def _unknown(asked: str, ran: Ran, trials_only: bool = False) -> Facet:
@@ -138,7 +146,3 @@ def _unknown(asked: str, ran: Ran, trials_only: bool = False) -> Facet:
 def names_of_all() -> Sequence[str]:
     """Return every name that may be asked about in any run."""
     return ("eager", "more-layers", "fewer-layers", *FORMATS, *find.names("runtimes"), *find.names("moves"))
-
-
-def _moves(recipe: Recipe) -> set[str]:
-    return {m.name() for m in recipe.moves}

@@ -63,12 +63,15 @@ class Pen:
 
     def lost(self, k: Known) -> str:
         """Return the recorded reason why it was not chosen, as a sentence."""
-        said = self.ink.quoted(k.reason_at).strip().rstrip(".") if k.reason_at is not None else ""
-        return f" Why not: {said}." if said else ""
+        said = self.ink.sentence(k.reason_at) if k.reason_at is not None else ""
+        return f" Why not: {said}" if said else ""
 
-    def count(self, those: Sequence[Known], noun: str = "recipe") -> str:
+    def number_of(self, those: Sequence[Known]) -> str:
+        return self.ink.count([k.said_at for k in those])
+
+    def count(self, those: Sequence[Known]) -> str:
         """Return `3 recipes`."""
-        return f"{self.ink.count([k.said_at for k in those])} {noun}{'s' if len(those) != 1 else ''}"
+        return f"{self.number_of(those)} recipe{'s' if len(those) != 1 else ''}"
 
     def limits(self) -> list[tuple[Limit, str, str, str]]:
         """Return each limit of the budget as (name, allowed, measured, what is to spare at its bound)."""

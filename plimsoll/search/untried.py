@@ -55,8 +55,8 @@ def because(facet: Facet, pen: Pen) -> str:
     if facet.kind == "format" and runtimes is not None:
         names = ", ".join(pen.ink.quoted(DECISION / "spec" / "target" / "runtimes" / i) for i in range(len(runtimes)))
         return f"No setting of the runtimes that the spec names was tried in {facet.value}: {names}."
-    if facet.kind == "layers" and facet.value == "fewer" and layers_kept(pen.ran.chosen.recipe) is None:
-        return "The chosen one drops no layer, so none can be dropped less."
+    if impossible(facet, pen.ran):
+        return "The chosen one drops no layer, so none can drop fewer."
     students = facet.kind == "layers" or facet.value in _OF_STUDENTS
     for lessons, seconds in ((FORECAST / "lessons", FORECAST / "lesson_s"), (STUDENTS / 1, STUDENTS / 0)):
         if students and pen.ink.at(lessons) is not None:
@@ -67,6 +67,11 @@ def because(facet: Facet, pen: Pen) -> str:
     if facet.value == "trim_vocabulary":
         return "The search trims the vocabulary only of what is beyond a limit of size or memory."
     return ""
+
+
+def impossible(facet: Facet, ran: Ran) -> bool:
+    """Return whether nothing could be like that: less than nothing cannot be dropped."""
+    return facet.kind == "layers" and facet.value == "fewer" and layers_kept(ran.chosen.recipe) is None
 
 
 def relative(facets: Sequence[Facet], pen: Pen) -> Known:
@@ -84,6 +89,8 @@ def relative(facets: Sequence[Facet], pen: Pen) -> Known:
             return min(dropped, key=lambda k: (abs((layers_kept(k.recipe) or 0) - near), k.p95_ms))
         students = [k for k in alike if any(m.name() in _OF_STUDENTS for m in k.recipe.moves)]
         alike = students or alike
+    elif last.kind in ("runtime", "format"):
+        alike = [k for k in alike if k.recipe.moves == pen.ran.chosen.recipe.moves] or alike
     return pen.ran.fastest(alike) or pen.ran.chosen
 
 
@@ -94,8 +101,16 @@ def steps(facet: Facet, ran: Ran) -> list[Step]:
     return [Step(question=f"try {facet.words}", command=f"plimsoll tune SPEC {tail} --out NEW")] if tail else []
 
 
-def train(ran_moves: Sequence[str], method: str) -> list[Step]:
-    """Return the command that compares a method with those that the run used."""
+def more_time(ran: Ran) -> Step:
+    """Return the command that gives the search twice the time."""
+    minutes = _set("budget.search_minutes", f"{2 * ran.budget.search_minutes:g}")
+    return Step(question="give the search more time", command=f"plimsoll tune SPEC {minutes} --out NEW")
+
+
+def train(ran_moves: Sequence[str], method: str = "") -> list[Step]:
+    """Return the command that compares a method with those that the run used, or all of them where none is named."""
+    if not method:
+        return [Step(question="compare every way to tune", command="plimsoll train SPEC --out NEW")]
     names = ",".join(dict.fromkeys([*(m for m in ran_moves if m in find.methods()), method]))
     command = f"plimsoll train SPEC --methods {names} --out NEW"
     return [Step(question=f"compare {method} with what was used", command=command)]
