@@ -80,11 +80,13 @@ class Ran:
         return tested or choose.promising(one.trial, self.budget, self.test_rows)
 
     def fastest(self, among: Sequence[Known]) -> Known | None:
-        """Return the fastest of those that hold every limit, else of those that were timed, else one that was made."""
-        timed = [k for k in among if k.timed]
-        made = [k for k in among if k.made]
-        return (min([k for k in timed if self.holds(k)] or timed, key=lambda k: k.p95_ms)
-                if timed else next(iter(made), None))
+        """Return the fastest of those that hold every limit, else of all.
+
+        Where the records do not have the times of all: one of which they have a reason.
+        """
+        if not all(k.timed for k in among):
+            return next((k for k in among if not k.baseline), None)
+        return min([k for k in among if self.holds(k)] or among, key=lambda k: k.p95_ms, default=None)
 
 
 def of_run(dossier: Dossier) -> Ran | None:

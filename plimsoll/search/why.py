@@ -99,7 +99,9 @@ def _overview(pen: Pen, ask: str) -> Answer:
     others = [k for k in made if not k.chosen]
     second = ran.fastest(others)
     if second is not None:
-        name = "The runner-up" if ran.holds(second) else "None of the others holds every limit; the fastest of them"
+        kept = all(k.trial is not None for k in others)
+        name = ("The runner-up" if ran.holds(second) else
+                "None of the others holds every limit; the fastest of them" if kept else "Of the others")
         said.append(f"{name}, {pen.recipe(second)}, {pen.numbers(second)}; of the chosen one "
                     f"{pen.quality(ran.chosen) or 'the quality is the baseline it is compared with'}."
                     f"{pen.lost(second)}")
@@ -159,10 +161,10 @@ def _not(asked: Sequence[Facet], pen: Pen, ask: str) -> Answer:
         sentence, spoken = _never(asked, pen)
         steps = untried.steps(last, ran)
     tables, files = _tables(asked, found, spoken, pen)
-    if len(asked) < 3:
+    if len(asked) < (3 if len(found) > 1 else 2):
         steps += _further(asked, found, pen, ask)
     evidence = dict.fromkeys([*(k.evidence for k in spoken), *files, "decision.json"])
-    return Answer(question=f"why not {', and '.join(f.words for f in asked)}?", sentence=sentence, tables=tuple(tables),
+    return Answer(question=f"why not {', and '.join(dict.fromkeys(f.words for f in asked))}?", sentence=sentence, tables=tuple(tables),
                   numbers=pen.ink.figures, evidence=tuple(evidence), deeper=tuple(steps))
 
 
@@ -193,8 +195,9 @@ def _of_these(asked: Sequence[Facet], found: Sequence[Known], own: bool, pen: Pe
         said.append(f"{pen.recipe(best)} {pen.numbers(best)}; the chosen one {pen.numbers(pen.ran.chosen)}."
                     f"{pen.lost(best)}")
     else:
-        holding = "that holds every limit " if pen.ran.holds(best) else ""
-        said.append(f"Of {pen.count(found)}, {pen.number_of(made)} measured, the fastest {holding}is {pen.recipe(best)}: "
+        which = ("one" if not best.timed else "the fastest that holds every limit" if pen.ran.holds(best)
+                 else "the fastest")
+        said.append(f"Of {pen.count(found)}, {pen.number_of(made)} measured, {which} is {pen.recipe(best)}: "
                     f"it {pen.numbers(best)}; the chosen one {pen.numbers(pen.ran.chosen)}.{pen.lost(best)}")
         if ruled_out is not None:
             count = pen.count([k for k in found if k.state == "pruned"])
@@ -246,7 +249,7 @@ def _tables(
     depth = len(asked)
     if depth < 2 or not found:
         return [], []
-    tables = [pen.each(found, "Each of them")]
+    tables = [pen.each(found, "Each of them")] if len(found) > 1 else []
     if depth == 2 and len(found) > 1:
         return tables, []
     best = next((k for k in spoken if k in found and k.made), None)
