@@ -200,6 +200,32 @@ def show(run: Path, /) -> int:
 
 
 @app.command
+def why(
+    run: Path, recipe: str = "", /, *,
+    without: Annotated[tuple[str, ...], Parameter(name="--not", negative=())] = (),
+) -> None:
+    """Say why a finished run chose what it did, and why not what you name, from what it recorded and nothing else.
+
+    Every answer has its numbers and the files they stand in. What was never tried is answered by what was predicted
+    of it, or by "not tried" and the command that would try it. Asked again, an answer goes one level deeper.
+
+    Parameters
+    ----------
+    run
+        The folder of a finished run of tune or train.
+    recipe
+        A trial's id or its recipe, or a beginning of either that no other has.
+    without
+        Why not this: eager, a runtime, a move, a method, a number format, more-layers, fewer-layers, keep=3, a setting
+        such as int8_static, or a trial. Given again, it is asked within the answer to the one before.
+    """
+    from plimsoll.report import why as report
+    from plimsoll.search.why import why as search
+
+    report.show(search(run, recipe, without), _console(), run)
+
+
+@app.command
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 

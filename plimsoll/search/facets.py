@@ -65,6 +65,13 @@ def one(asked: str, ran: Ran) -> Facet:
     return _trial(asked, ran) or _unknown(asked, ran, trials_only=True)
 
 
+def check(asked: str) -> None:
+    """Raise UserError for what no run can be asked about; of a run without trials nothing else can be said."""
+    name = " ".join(asked.split())
+    if not _DEPTH.fullmatch(name) and not {name, name.replace("-", "_")} & set(names_of_all()):
+        raise UserError(f"nothing is called {name!r}, and this run made no trial", nearest(name, names_of_all()))
+
+
 def layers_kept(recipe: Recipe) -> int | None:
     """Return how many of the model's layers a recipe keeps, or None where it drops none."""
     kept: int | None = None

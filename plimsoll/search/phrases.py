@@ -39,7 +39,7 @@ class Pen:
     def times(self, k: Known) -> str:
         """Return `takes 3.10 ms (...) at p95, 2.34 times the chosen one's (...)`; of the chosen one only its own."""
         if k.p95_at is None:
-            return "was measured, and its times are not on record here"
+            return "is on record with its reason alone"
         said = f"takes {self.ink.measured(k.p95_at)} at p95"
         against = "" if k.chosen else self.against(k)
         return f"{said}, {against} times the chosen one's" if against else said

@@ -47,6 +47,8 @@ def answer(
     """Return the answer that these records have: see `why`. beside: other JSON of the run folder, by file name."""
     ran, ink = known.of_run(dossier), Ink({**dossier.written(), **beside})
     if ran is None:
+        for name in (*([recipe] if recipe else []), *without):
+            facets.check(name)
         return _nothing_made(dossier, ink, without)
     pen = Pen(ran, kept, ink)
     named = [*([facets.one(recipe, ran)] if recipe else []), *(facets.read(x, ran) for x in without)]
@@ -101,7 +103,7 @@ def _overview(pen: Pen, ask: str) -> Answer:
     if second is not None:
         kept = all(k.trial is not None for k in others)
         name = ("The runner-up" if ran.holds(second) else
-                "None of the others holds every limit; the fastest of them" if kept else "Of the others")
+                "None of the others holds every limit; the fastest of them" if kept else "One of the others")
         said.append(f"{name}, {pen.recipe(second)}, {pen.numbers(second)}; of the chosen one "
                     f"{pen.quality(ran.chosen) or 'the quality is the baseline it is compared with'}."
                     f"{pen.lost(second)}")
@@ -164,8 +166,9 @@ def _not(asked: Sequence[Facet], pen: Pen, ask: str) -> Answer:
     if len(asked) < (3 if len(found) > 1 else 2):
         steps += _further(asked, found, pen, ask)
     evidence = dict.fromkeys([*(k.evidence for k in spoken), *files, "decision.json"])
-    return Answer(question=f"why not {', and '.join(dict.fromkeys(f.words for f in asked))}?", sentence=sentence, tables=tuple(tables),
-                  numbers=pen.ink.figures, evidence=tuple(evidence), deeper=tuple(steps))
+    words = ", and ".join(dict.fromkeys(f.words for f in asked))
+    return Answer(question=f"why not {words}?", sentence=sentence, tables=tuple(tables), numbers=pen.ink.figures,
+                  evidence=tuple(evidence), deeper=tuple(steps))
 
 
 def _having(asked: Sequence[Facet], ran: Ran) -> list[Known]:
