@@ -6,7 +6,7 @@ from plimsoll.core.answer import Table
 from plimsoll.core.artifact import ARTIFACT_RECORD
 from plimsoll.core.evaluation import EVALUATION, Group
 from plimsoll.core.ink import EVALUATED, Place
-from plimsoll.search.known import Known
+from plimsoll.core.standing import Known
 from plimsoll.search.phrases import Pen, record_at
 from plimsoll.search.rounds import Apart
 

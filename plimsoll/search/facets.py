@@ -11,7 +11,8 @@ from plimsoll.core import find
 from plimsoll.core.errors import UserError, nearest
 from plimsoll.core.parts import Move
 from plimsoll.core.spec import Recipe
-from plimsoll.search.known import Known, Ran
+from plimsoll.core.standing import Known
+from plimsoll.search.known import Ran
 
 FORMATS = ("fp32", "bf16", "fp16", "int8")
 _DEPTH = re.compile(r"(more|fewer)-layers(?:=(\d+))?|keep=(\d+)")

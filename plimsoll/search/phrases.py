@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from plimsoll.core import ink
 from plimsoll.core.answer import Table
-from plimsoll.core.decision import Limit
 from plimsoll.core.ink import DECISION, Ink, Place
-from plimsoll.search.known import Known, Ran
+from plimsoll.core.standing import Known
+from plimsoll.search.known import Ran
 from plimsoll.search.rounds import Kept
 
 _ROWS = 24
 """Rows of a table at most."""
-
-_MEASURED_AT: dict[Limit, Place] = {
-    "p95_ms": DECISION / "chosen" / "latency_ms" / "p95",
-    "min_speedup": DECISION / "speedup_p95",
-    "quality_drop": DECISION / "three_numbers" / "quality_delta",
-    "size_mb": DECISION / "chosen" / "size_mb",
-    "memory_mb": DECISION / "chosen" / "peak_memory_mb",
-}
 
 
 @dataclass(frozen=True)
@@ -72,24 +63,6 @@ class Pen:
     def count(self, those: Sequence[Known]) -> str:
         """Return `3 recipes`."""
         return f"{self.number_of(those)} recipe{'s' if len(those) != 1 else ''}"
-
-    def limits(self) -> list[tuple[Limit, str, str, str]]:
-        """Return each limit of the budget as (name, allowed, measured, what is to spare at its bound)."""
-        found: list[tuple[Limit, str, str, str]] = []
-        for limit in get_args(Limit):
-            allowed, measured = DECISION / "budget" / limit, _MEASURED_AT[limit]
-            if self.ink.at(allowed) is None:
-                continue
-            unit = {"p95_ms": "ms", "min_speedup": "x", "size_mb": "MB", "memory_mb": "MB"}.get(limit, "points")
-            if limit == "quality_drop":
-                asked, said = self.ink.percent(allowed).rstrip("%") + " points", self.ink.points(measured)
-                room = self.ink.sum(allowed, measured / "low", unit, scale=100.0)
-            else:
-                asked, said = self.ink.number(allowed, unit), self.ink.measured(measured)
-                ends = (measured / "low", allowed) if limit == "min_speedup" else (allowed, measured / "high")
-                room = self.ink.difference(*ends, unit)
-            found.append((limit, asked, said, room))
-        return found
 
     def each(self, those: Sequence[Known], title: str) -> Table:
         """Return a table of these recipes, the fastest first, each with its numbers and the reason it lost."""

@@ -11,8 +11,9 @@ from plimsoll.core import find
 from plimsoll.core.answer import Step
 from plimsoll.core.forecast import Foreseen
 from plimsoll.core.ink import DECISION, FORECAST, Place
+from plimsoll.core.standing import Known
 from plimsoll.search.facets import Facet, layers_kept
-from plimsoll.search.known import Known, Ran
+from plimsoll.search.known import Ran
 from plimsoll.search.phrases import Pen
 
 STUDENTS = Place("timings/students.json#")

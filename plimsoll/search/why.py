@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from plimsoll.core import standing
 from plimsoll.core.answer import Answer, Step, Table
 from plimsoll.core.artifact import ARTIFACT_RECORD
 from plimsoll.core.comparison import COMPARISON, Comparison
 from plimsoll.core.dossier import Dossier
 from plimsoll.core.ink import DECISION, Ink
+from plimsoll.core.standing import Known
 from plimsoll.search import details, facets, known, methods_why, untried
 from plimsoll.search.dossier import gathered
 from plimsoll.search.facets import Facet
-from plimsoll.search.known import Known, Ran
+from plimsoll.search.known import Ran
 from plimsoll.search.phrases import Pen
 from plimsoll.search.rounds import Kept
 
@@ -89,8 +91,8 @@ def _overview(pen: Pen, ask: str) -> Answer:
     """Return why the chosen one: which limits hold with what to spare, and who came next."""
     ran, decision = pen.ran, pen.ran.dossier.decision
     made = [k for k in ran.every if k.made]
-    held = "; ".join(f"{limit} {asked} allowed, {measured}, {room} to spare"
-                     for limit, asked, measured, room in pen.limits())
+    stand = standing.limits(pen.ink)
+    held = "; ".join(f"{x.limit} {x.allowed} allowed, {x.measured}, {x.room} to spare" for x in stand)
     if decision.verdict == "met":
         said = [f"{pen.recipe(ran.chosen)} holds every limit, and of {pen.count(ran.every)} on record, "
                 f"{pen.number_of(made)} measured, none that does is faster beyond the noise. By their bounds: {held}."]
@@ -108,7 +110,7 @@ def _overview(pen: Pen, ask: str) -> Answer:
                     f"{pen.quality(ran.chosen) or 'the quality is the baseline it is compared with'}."
                     f"{pen.lost(second)}")
     limits = Table(title="Limits", head=("limit", "allowed", "measured", "to spare at its bound"),
-                   rows=tuple(pen.limits()))
+                   rows=tuple((x.limit, x.allowed, x.measured, x.room) for x in stand))
     evidence = dict.fromkeys(["decision.json", ran.chosen.evidence, *([second.evidence] if second else [])])
     return Answer(question=f"why {ran.chosen.id}?", sentence=" ".join(said), tables=(limits,) if limits.rows else (),
                   numbers=pen.ink.figures, evidence=tuple(evidence), deeper=tuple(questions(ran, ask)))
