@@ -200,6 +200,32 @@ def show(run: Path, /) -> int:
 
 
 @app.command
+def report(
+    run: Path,
+    /,
+    *,
+    kind: Annotated[Literal["case-study", "launch", "decision-log", "model-card"], Parameter(name="--as")],
+    out: Path | None = None,
+) -> None:
+    """Write a paper about a finished run, in Markdown, from its records and nothing else.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    kind
+        case-study: problem, approach, metrics, impact. launch: a checklist with fields to fill. decision-log: what was
+        considered and rejected. model-card: for the Hugging Face hub, with the evaluation block.
+    out
+        The file to write; default <kind>.md in the run folder.
+    """
+    from plimsoll.report.papers import keep
+    from plimsoll.search.dossier import gathered
+
+    print(keep(gathered(run), kind, out or run / f"{kind}.md"))
+
+
+@app.command
 def why(
     run: Path, recipe: str = "", /, *,
     without: Annotated[tuple[str, ...], Parameter(name="--not", negative=())] = (),

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 from plimsoll.core.record import Measurement, Record
 from plimsoll.core.spec import Recipe
 
-NUMBER = re.compile(r"(?<![\w.,+-])[+-]?\d(?:[\d,]*\d)?(?:\.\d+)?")
+NUMBER = re.compile(r"(?<![\w.,+-])[+-]?\d+(?:,\d{3})*(?:\.\d+)?")
 """A number in prose. What follows a letter is part of a name: p95, int8, native-3bda18cf."""
 
-How = Literal["value", "quoted", "recipe", "count", "sum", "difference", "ratio", "race", "apart", "asked"]
-"""How a number comes of the places it names. value: it stands there. quoted: it stands in a sentence there. recipe: in
-the recipe there, as it is said. count: so many places. sum, difference, ratio: of two. race: a quantile of the first
-contestant's times over that of the second, round by round, or a bound of it. apart: rows that two files of answers
-answer differently. asked: it stood in the question."""
+How = Literal["value", "quoted", "key", "recipe", "count", "sum", "difference", "ratio", "race", "apart", "asked"]
+"""How a number comes of the places it names. value: it stands there. quoted: it stands in a sentence there. key: in the
+name under which something stands there. recipe: in the recipe there, as it is said. count: so many places. sum,
+difference, ratio: of two. race: a quantile of the first contestant's times over that of the second, round by round, or
+a bound of it. apart: rows that two files of answers answer differently. asked: it stood in the question."""
 
 
 class Place(str):
@@ -134,6 +135,16 @@ class Ink:
         """Return the sentence at a place, cut after so many words; what numbers it has are remembered as its own."""
         return self._said(str(self.at(place) or ""), place, "quoted", words)
 
+    def key(self, place: Place, words: int | None = None) -> str:
+        """Return the last name of a place, such as a class under which its recall stands."""
+        name = place.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
+        return self._said(name, place, "key", words)
+
+    def file(self, place: Place) -> str:
+        """Return the name at a place; of a path from the root of a disk only its end, for the rest is one's own."""
+        name = str(self.at(place) or "")
+        return self._said(PurePath(name).name if PurePath(name).is_absolute() else name, place, "quoted", None)
+
     def sentence(self, place: Place) -> str:
         """Return the sentence at a place without white space around it, and with a full stop; nothing for nothing."""
         said = self.quoted(place).strip().rstrip(".")
@@ -142,6 +153,21 @@ class Ink:
     def recipe(self, place: Place, words: int | None = None) -> str:
         """Return the recipe at a place as a person says it, cut after so many words."""
         return self._said(Recipe.model_validate(self.at(place)).says(), place, "recipe", words)
+
+    def parts(self, place: Place) -> list[str]:
+        """Return the moves and the runtime of the recipe at a place, each as a person says it."""
+        recipe = Recipe.model_validate(self.at(place))
+        return [self._said(part.says(), place, "recipe", None) for part in (*recipe.moves, recipe.runtime)]
+
+    def whole(self, place: Place) -> str:
+        """Return a number as it was given, with every digit of it that counts."""
+        value = _float(self.at(place))
+        digits = len(f"{value:.10f}".rstrip("0").partition(".")[2])
+        return self._wrote(value, (place,), digits=digits)
+
+    def bare(self, place: Place, digits: int) -> str:
+        """Return a number for a machine to read: without a unit, and without signs between its thousands."""
+        return self._wrote(_float(self.at(place)), (place,), digits=digits).replace(",", "")
 
     def raced(self, m: Measurement, of: Sequence[str], quantile: str) -> str:
         """Return a ratio that two contestants' times give: `0.96 (0.78 to 1.14)`. of: both places."""
