@@ -233,22 +233,29 @@ def report(
     run: Path,
     /,
     *,
+    kind: Annotated[
+        Literal["case-study", "launch", "decision-log", "model-card"] | None, Parameter(name="--as")
+    ] = None,
     out: Path | None = None,
     rows: bool = True,
     requests_per_s: float | None = None,
     price_per_hour: float | None = None,
     cores_per_machine: float | None = None,
 ) -> None:
-    """Write a finished run's page again: report.html, one file that opens without a network.
+    """Write a finished run's page again, report.html, or with --as a paper about it in Markdown.
 
-    It shows what was found since, too: a profile, an evaluation.
+    The page is one file that opens without a network, and shows what was found since, too: a profile, an evaluation. A
+    paper is written from the run's records and nothing else.
 
     Parameters
     ----------
     run
         The run folder.
+    kind
+        case-study: problem, approach, metrics, impact. launch: a checklist with fields to fill. decision-log: what was
+        considered and rejected. model-card: for the Hugging Face hub, with the evaluation block. Default: the page.
     out
-        The file or the folder to write to; default RUN/report.html.
+        The file or the folder to write to; default report.html, or <kind>.md, in the run folder.
     rows
         Show the rows that artifact and baseline answer differently. --no-rows leaves every text and label of a row out.
     requests_per_s
@@ -258,13 +265,44 @@ def report(
     cores_per_machine
         Cores of such a machine.
     """
+    from plimsoll.search.dossier import gathered
+
+    if kind is not None:
+        _paper(run, kind, out, page_only={"--no-rows": not rows, "--requests-per-s": requests_per_s,
+                                          "--price-per-hour": price_per_hour, "--cores-per-machine": cores_per_machine})
+        return
     from plimsoll.report import page
     from plimsoll.report.page.capacity import Traffic
-    from plimsoll.search.dossier import gathered
 
     traffic = Traffic(requests_per_s, price_per_hour, cores_per_machine)
     path = page.keep(gathered(run), run if out is None else out, rows=rows, traffic=traffic)
     _console().print(f"page       {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command
+def why(
+    run: Path, recipe: str = "", /, *,
+    without: Annotated[tuple[str, ...], Parameter(name="--not", negative=())] = (),
+) -> None:
+    """Say why a finished run chose what it did, and why not what you name, from what it recorded and nothing else.
+
+    Every answer has its numbers and the files they stand in. What was never tried is answered by what was predicted
+    of it, or by "not tried" and the command that would try it. Asked again, an answer goes one level deeper.
+
+    Parameters
+    ----------
+    run
+        The folder of a finished run of tune or train.
+    recipe
+        A trial's id or its recipe, or a beginning of either that no other has.
+    without
+        Why not this: eager, a runtime, a move, a method, a number format, more-layers, fewer-layers, keep=3, a setting
+        such as int8_static, or a trial. Given again, it is asked within the answer to the one before.
+    """
+    from plimsoll.report import why as report
+    from plimsoll.search.why import why as search
+
+    report.show(search(run, recipe, without), _console(), run)
 
 
 @app.command
@@ -370,6 +408,19 @@ def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
     page.keep(gathered(out), out)
     terminal.show(decision, console)
     return 0 if decision.verdict == "met" else 3
+
+
+def _paper(run: Path, kind: Literal["case-study", "launch", "decision-log", "model-card"], out: Path | None,
+           page_only: dict[str, object]) -> None:
+    from plimsoll.core.errors import UserError
+    from plimsoll.report.papers import keep
+    from plimsoll.search.dossier import gathered
+
+    given = [name for name, value in page_only.items() if value]
+    if given:
+        raise UserError(f"{given[0]} is for the page, and --as {kind} writes a paper", f"leave out {given[0]} or --as")
+    path = keep(gathered(run), kind, out or run / f"{kind}.md")
+    _console().print(f"paper      {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _train_together(

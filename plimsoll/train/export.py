@@ -86,7 +86,8 @@ def _with_mask(path: Path) -> None:
 
     model = read(path)
     if len(model.graph.input) == 1:
-        model.graph.input.append(helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "length"]))
+        mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "length"])
+        model.graph.input.append(mask)
         write(model, path)
 
 
