@@ -200,6 +200,34 @@ def show(run: Path, /) -> int:
 
 
 @app.command
+def compare(first: Path, second: Path, /, *, out: Path | None = None) -> int:
+    """Put two finished runs side by side: two machines, two weeks, two models; and say what of it is no noise.
+
+    Qualities on the same test rows are paired row by row; of speeds only those over each run's own baseline are
+    compared, for the runs were not timed in one race.
+
+    Parameters
+    ----------
+    first
+        A finished run of tune.
+    second
+        Another one, which is compared with it.
+    out
+        Write the page as Markdown to this file, and the record beside it as .json.
+    """
+    from plimsoll.report import compare as report
+    from plimsoll.search.compare import compared
+
+    console = _console()
+    found = compared(first, second)
+    record = None if out is None else report.keep(found, out)
+    report.show(found, console)
+    if record is not None:
+        console.print(f"\npage       {out}\nrecord     {record}", highlight=False, markup=False)
+    return 0
+
+
+@app.command
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 

@@ -11,11 +11,14 @@ from plimsoll.core.trial import State
 
 Where = Literal["spec", "data", "model", "machine", "versions"]
 How = Literal["paired", "independent", "exact", "once", "drift"]
-"""paired: row by row on the same rows. independent: from the two intervals alone. exact: counted, without sampling error.
-once: seen once on each side, so that nothing is known of its noise. drift: timed apart, and machines drift."""
+"""paired: row by row on the same rows. independent: from the two intervals alone. exact: counted, without sampling
+error. once: seen once on each side, so that nothing is known of its noise. drift: timed apart, and machines drift."""
 Finding = Literal["more", "less", "same", "cannot be told", "shown only"]
 """Of the second run against the first, beyond noise. `same`: counted on both sides, and equal. `shown only`: the two
 numbers stand beside each other, and nothing is asked of them."""
+
+QUALITY_DELTA = "quality delta, chosen less baseline"
+"""Name of the number that is itself a difference within each run."""
 
 
 class Differs(Record):

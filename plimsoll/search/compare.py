@@ -4,58 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from plimsoll.bench import apart
 from plimsoll.bench.many import LEVEL
-from plimsoll.bench.stats import drift, quality_difference
-from plimsoll.core.contrast import Both, Compared, Contrast, Differs, Finding, FrontPoint, How, Party, Where
+from plimsoll.bench.stats import drift
+from plimsoll.core.contrast import QUALITY_DELTA, Both, Compared, Contrast, Differs, Finding, FrontPoint, How, Party, Where
 from plimsoll.core.dossier import Dossier
 from plimsoll.core.errors import RunError
 from plimsoll.core.record import Measurement, exact
-from plimsoll.core.spec import Recipe, Spec
-from plimsoll.core.store import ENTRY, Store
+from plimsoll.core.spec import Recipe
 from plimsoll.core.trial import State
-from plimsoll.data.dataset import Dataset, Split
 from plimsoll.search.dossier import gathered
 from plimsoll.search.judge import points
-from plimsoll.search.run import SPEC_RECORD, asked
+from plimsoll.search.pairs import Opened, Pairing, finding_of, opened, pairing, quality
 
 _DRIFT = 1.75
 """How far one machine drifted within a race, at most, in the runs that were recorded: 1.74x on BANKING77. A ratio of
 absolute times of two races says nothing within it."""
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One of the two, with what it takes to look at its rows."""
-
-    folder: Path
-    dossier: Dossier
-    spec: Spec | None
-    """None where the folder holds a decision and no run."""
-    inputs: Mapping[str, str]
-    """Digests of the data and the model."""
-    data: Dataset | None
-    """The prepared rows, where a store still has them."""
-    asked: dict[str, NDArray[Any] | None] = field(default_factory=dict[str, "NDArray[Any] | None"])
-
-    def evidence(self, trial: str, split: Split) -> NDArray[Any] | None:
-        """Return what each row says of a trial's quality, where rows and answers were kept."""
-        if self.spec is None or self.data is None:
-            return None
-        file = self.folder / "scores" / f"{trial}-{split}.npy"
-        if file.name not in self.asked:
-            targets = self.data.targets(split)
-            logits = np.load(file) if file.exists() else None
-            kept = logits is not None and len(logits) == len(targets)
-            self.asked[file.name] = self.spec.task.evidence(logits, targets) if kept else None  # type: ignore[arg-type]
-        return self.asked[file.name]
 
 
 @dataclass(frozen=True)
@@ -68,16 +36,6 @@ class _Try:
     baseline: bool = False
     speedup: Measurement | None = None
     validation: Measurement | None = None
-
-
-@dataclass(frozen=True)
-class _Pairing:
-    """Whether two runs can be compared row by row on a split, and why not."""
-
-    on: Split
-    rows: int
-    against: str
-    """Why not; empty where they can."""
 
 
 def compared(first: Path, second: Path) -> Contrast:
@@ -93,11 +51,11 @@ def compared(first: Path, second: Path) -> Contrast:
     if first.resolve() == second.resolve():
         raise RunError(f"{first} and {second} are the same run", "give two runs")
     dossiers = gathered(first), gathered(second)
-    a, b = _opened(first, dossiers[0], second), _opened(second, dossiers[1], first)
+    a, b = opened(first, dossiers[0], second), opened(second, dossiers[1], first)
     names = _names(first, second)
-    tests, validations = _pairing(a, b, "test"), _pairing(a, b, "validation")
+    tests, validations = pairing(a, b, "test"), pairing(a, b, "validation")
     numbers = _numbers(a, b, tests)
-    trials, confidence = _trials(a, b, validations)
+    trials = _trials(a, b, validations)
     tried = [_tries(x.dossier) for x in (a, b)]
     differs = tuple(_differs(a, b))
     only = [tuple(t.recipe.says() for i, t in tried[own].items() if i not in tried[1 - own]) for own in (0, 1)]
@@ -106,58 +64,25 @@ def compared(first: Path, second: Path) -> Contrast:
         numbers=numbers, trials=trials, only_first=only[0], only_second=only[1],
         machines={x.dossier.decision.machine.get("digest", ""):
                   str(x.dossier.decision.machine.get("fingerprint", {}).get("cpu", "unknown")) for x in (a, b)})
-    return found.model_copy(update={"notes": tuple(_notes(found, confidence)), "verdict": _verdict(found)})
+    return found.model_copy(update={"notes": tuple(_notes(found)), "verdict": _verdict(found)})
 
 
-def _opened(folder: Path, dossier: Dossier, other: Path) -> _Run:
-    path = folder / SPEC_RECORD
-    if not path.exists():
-        return _Run(folder, dossier, None, {}, None)
-    spec, inputs = asked(folder), json.loads(path.read_text())["inputs"]
-    return _Run(folder, dossier, spec, inputs, _prepared(inputs, spec, (folder, other)))
-
-
-def _prepared(inputs: Mapping[str, str], spec: Spec, folders: Iterable[Path]) -> Dataset | None:
-    """Return a run's rows as they were prepared, from the store beside it, or beside the run it is compared with.
-
-    Which version of Plimsoll prepared them does not matter: whoever uses them checks that they give what was recorded.
-    """
-    for folder in folders:
-        store = Store(folder.resolve().parent / ".store")
-        for entry in sorted((store.root / "data").glob(f"*/{ENTRY}")):
-            key = json.loads(entry.read_text())["key"]
-            if (key.get("data"), key.get("seed")) == (inputs.get("data"), spec.search.seed):
-                there = store.there("data", key)
-                if there is not None:
-                    return Dataset.load(there)
-    return None
-
-
-def _pairing(a: _Run, b: _Run, split: Split) -> _Pairing:
-    if a.data is None or b.data is None:
-        which = " and ".join(x.folder.name for x in (a, b) if x.data is None)
-        return _Pairing(split, 0, f"the store no longer holds the rows of {which}")
-    theirs, others = getattr(a.data, split), getattr(b.data, split)
-    if (theirs.texts, theirs.labels) != (others.texts, others.labels):
-        return _Pairing(split, 0, f"the {split} rows are not the same")
-    return _Pairing(split, len(theirs), "")
-
-
-def _numbers(a: _Run, b: _Run, tests: _Pairing) -> tuple[Compared, ...]:
+def _numbers(a: Opened, b: Opened, tests: Pairing) -> tuple[Compared, ...]:
     """Return every number of the two decisions; the questions among them share the error of the whole table."""
     one, two = a.dossier.decision, b.dossier.decision
     sides = [(who, getattr(one, who), getattr(two, who)) for who in ("baseline", "chosen")]
-    speeds = [("speed-up at p95", one.speedup_p95, two.speedup_p95), ("speed-up at p50", one.speedup_p50, two.speedup_p50)]
+    speeds = [(f"speed-up at {p}", getattr(one, f"speedup_{p}"), getattr(two, f"speedup_{p}")) for p in ("p95", "p50")]
     questions = sum(x is not None and y is not None for _, x, y in (*sides, *speeds))
     confidence = _confidence(questions)
     found: list[Compared] = []
     for name, x, y in speeds:
         found.append(_speed(name, x, y, confidence))
     for who, x, y in sides:
-        found.append(_quality(f"quality of the {who}, test rows", a, b, x and x.trial, y and y.trial, x and x.quality,
-                              y and y.quality, tests, confidence))
+        name = f"quality of the {who}, test rows"
+        found.append(quality(name, a, b, (x.trial, y.trial), (x.quality, y.quality), tests, confidence) if x and y else
+                     _missing(name, x and x.quality, y and y.quality))
     three = one.three_numbers, two.three_numbers
-    found.append(Compared(name="quality delta, chosen less baseline", how="independent", finding="shown only",
+    found.append(Compared(name=QUALITY_DELTA, how="independent", finding="shown only",
                           first=three[0] and three[0].quality_delta, second=three[1] and three[1].quality_delta,
                           why="what the qualities above come to within each run"))
     reach = max(_DRIFT, *(d for d in (_drift(a), _drift(b)) if d is not None))
@@ -176,31 +101,8 @@ def _speed(name: str, x: Measurement | None, y: Measurement | None, confidence: 
     if x is None or y is None:
         return _missing(name, x, y)
     change = apart.ratio(x, y, confidence)
-    return Compared(name=name, first=x, second=y, change=change, how="independent", finding=_found(change),
+    return Compared(name=name, first=x, second=y, change=change, how="independent", finding=finding_of(change),
                     why="each over its own baseline, raced beside it; a ratio of ratios, from the two intervals")
-
-
-def _quality(name: str, a: _Run, b: _Run, trial: str | None, other: str | None, x: Measurement | None,
-             y: Measurement | None, pairing: _Pairing, confidence: float) -> Compared:
-    if x is None or y is None or trial is None or other is None:
-        return _missing(name, x, y)
-    if x.unit != y.unit:
-        return Compared(name=name, first=x, second=y, how="independent", finding="shown only",
-                        why=f"{x.unit} and {y.unit} are different metrics")
-    against = pairing.against
-    if not against and a.spec is not None:
-        own, theirs, task = a.evidence(trial, pairing.on), b.evidence(other, pairing.on), a.spec.task
-        if own is None or theirs is None:
-            against = "one of them did not keep its answers"
-        elif own.shape != theirs.shape or max(abs(task.value(own) - x.value), abs(task.value(theirs) - y.value)) > 1e-9:
-            against = "the answers that were kept do not give the quality that was recorded"
-        else:
-            change = quality_difference(own, theirs, task.value, x.unit, confidence)
-            return Compared(name=name, first=x, second=y, change=change, how="paired", finding=_found(change),
-                            why=f"row by row on the same {pairing.rows:,} {pairing.on} rows")
-    change = apart.difference(x, y, confidence)
-    return Compared(name=name, first=x, second=y, change=change, how="independent", finding=_found(change),
-                    why=f"from the two intervals alone: {against}")
 
 
 def _time(name: str, x: Measurement | None, y: Measurement | None, confidence: float, reach: float) -> Compared:
@@ -217,7 +119,7 @@ def _counted(name: str, x: Measurement | None, y: Measurement | None, how: How) 
     if x is None or y is None or min(x.value, y.value) <= 0:
         return _missing(name, x, y)
     change = apart.ratio(x, y)
-    finding: Finding = "same" if x.value == y.value else _found(change) if how == "exact" else "cannot be told"
+    finding: Finding = "same" if x.value == y.value else finding_of(change) if how == "exact" else "cannot be told"
     why = "counted" if how == "exact" else "seen once on each side, so its noise is not known"
     return Compared(name=name, first=x, second=y, change=change, how=how, finding=finding, why=why)
 
@@ -225,11 +127,6 @@ def _counted(name: str, x: Measurement | None, y: Measurement | None, how: How) 
 def _missing(name: str, x: Measurement | None, y: Measurement | None) -> Compared:
     return Compared(name=name, first=x, second=y, how="independent", finding="shown only",
                     why="only one of them has it" if (x is None) != (y is None) else "no ratio can be formed")
-
-
-def _found(change: Measurement) -> Finding:
-    nothing = 1.0 if change.unit == "x" else 0.0
-    return "more" if change.low > nothing else "less" if change.high < nothing else "cannot be told"
 
 
 def _confidence(questions: int) -> float:
@@ -251,8 +148,8 @@ def _tries(dossier: Dossier) -> dict[str, _Try]:
     return found
 
 
-def _trials(a: _Run, b: _Run, validations: _Pairing) -> tuple[tuple[Both, ...], float]:
-    """Return every recipe that both tried, those that came out differently first, and at what the bounds hold."""
+def _trials(a: Opened, b: Opened, validations: Pairing) -> tuple[Both, ...]:
+    """Return every recipe that both tried, those that came out differently first."""
     ours, theirs = _tries(a.dossier), _tries(b.dossier)
     common = [(i, t, theirs[i]) for i, t in ours.items() if i in theirs]
     questions = sum((x.speedup is not None and y.speedup is not None and not x.baseline)
@@ -261,17 +158,16 @@ def _trials(a: _Run, b: _Run, validations: _Pairing) -> tuple[tuple[Both, ...], 
     found: list[Both] = []
     for trial, x, y in common:
         timed = x.speedup is not None and y.speedup is not None and not x.baseline
-        judged = x.validation is not None and y.validation is not None
         found.append(Both(
             trial=trial, recipe=x.recipe.says(), first=x.state, second=y.state, first_reason=x.reason,
             second_reason=y.reason,
             speed=_speed("speed-up at p95", x.speedup, y.speedup, confidence) if timed else None,
-            quality=_quality("quality, validation rows", a, b, trial, trial, x.validation, y.validation, validations,
-                             confidence) if judged else None))
-    return tuple(sorted(found, key=lambda x: not x.differs)), confidence
+            quality=quality("quality, validation rows", a, b, (trial, trial), (x.validation, y.validation), validations,
+                            confidence) if x.validation is not None and y.validation is not None else None))
+    return tuple(sorted(found, key=lambda x: not x.differs))
 
 
-def _differs(a: _Run, b: _Run) -> Iterable[Differs]:
+def _differs(a: Opened, b: Opened) -> Iterable[Differs]:
     one, two = a.dossier.decision, b.dossier.decision
     yield from _apart("spec", one.spec, two.spec)
     yield from _apart("data", {"digest": a.inputs.get("data"), **_of_data(one.data)},
@@ -312,7 +208,7 @@ def _json(value: Any) -> str:
     return "-" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _party(x: _Run, name: str) -> Party:
+def _party(x: Opened, name: str) -> Party:
     d = x.dossier.decision
     recipes = {i: t.recipe for i, t in _tries(x.dossier).items()}
     return Party(
@@ -323,7 +219,7 @@ def _party(x: _Run, name: str) -> Party:
                     for f in d.front if not f.beaten_by and f.trial in recipes))
 
 
-def _drift(x: _Run) -> float | None:
+def _drift(x: Opened) -> float | None:
     """Return the drift of a run's last race, from the rounds of its baseline."""
     path, base = x.folder / "timings" / "final.jsonl", x.dossier.decision.baseline
     if base is None or not path.exists():
@@ -340,13 +236,13 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
     return "/".join(one[-depth:]), "/".join(two[-depth:])
 
 
-def _rows(tests: _Pairing) -> str:
+def _rows(tests: Pairing) -> str:
     if tests.against:
         return f"Not known to be judged on the same test rows: {tests.against}."
     return f"Both were judged on the same {tests.rows:,} test rows: text by text and label by label."
 
 
-def _notes(found: Contrast, confidence: float) -> Iterable[str]:
+def _notes(found: Contrast) -> Iterable[str]:
     asked_of = [c for c in found.numbers if c.how in ("paired", "independent") and c.change is not None]
     if asked_of:
         yield _simultaneous("the numbers", asked_of)
@@ -357,8 +253,8 @@ def _notes(found: Contrast, confidence: float) -> Iterable[str]:
         yield ("Independent intervals are put together by the squares of their reaches, ratios on logarithms (Newcombe "
                "1998; Zou and Donner 2008); paired ones are of the rows on which the two differ (Tango 1998), or a "
                "bootstrap over rows for a metric that is no mean.")
-        yield ("The interval of a speed-up allows for the rounds of its own race. What changes when processes start anew "
-               "or on another day is in no record, so a small difference beyond it is a reason to race both in one run.")
+        yield ("The interval of a speed-up allows for the rounds of its own race. What changes when processes start "
+               "anew, or on another day, is in no record: race two artifacts in one run to tell small differences.")
     if found.first.baseline != found.second.baseline and found.first.baseline and found.second.baseline:
         yield (f"The baselines are not the same ({found.first.baseline}; {found.second.baseline}): each speed-up is "
                "over its own.")
