@@ -228,6 +228,33 @@ def compare(first: Path, second: Path, /, *, out: Path | None = None) -> int:
 
 
 @app.command
+def track(run: Path, /, *, store: str | None = None, experiment: str = "plimsoll", artifact: bool = False) -> int:
+    """Log a finished run to MLflow: one run for the decision, one nested in it for every trial.
+
+    A run that stands there already is not doubled: what is missing of it is added. Logged are the numbers with their
+    bounds, the recipe, the spec, decision.json, decisions.md, and report.html where there is one, row texts in it and
+    all. Needs the extra `track` (pip install "plimsoll-ml[track]").
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    store
+        An MLflow tracking URI; default what MLFLOW_TRACKING_URI names, else mlflow.db beside the run folders.
+    experiment
+        The experiment to log it under.
+    artifact
+        Log the folder of the artifact as well.
+    """
+    from plimsoll.report import track as report
+    from plimsoll.search.dossier import gathered
+
+    tracked = report.log(gathered(run), store, experiment, artifact=artifact)
+    report.show(tracked, _console())
+    return 0
+
+
+@app.command
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -67,7 +67,7 @@ def write(found: Contrast) -> str:
             lines += [f"## Tried by {safe(party.name)} alone", "", *(f"- {safe(recipe)}" for recipe in only), ""]
     lines += ["## Why each decided as it did", "", *(f"- {safe(p.name)}: {safe(p.why)}" for p in (a, b)), ""]
     lines += ["## Notes", "", *(f"- {safe(note)}" for note in found.notes), ""] if found.notes else []
-    machines = [f"- digest `{safe(digest)}`: {safe(cpu)}" for digest, cpu in found.machines.items()]
+    machines = [f"- {safe(digest)}: {safe(cpu)}" for digest, cpu in found.machines.items()]
     return "\n".join([*lines, "## Machines", "", *machines, ""])
 
 

@@ -11,10 +11,21 @@ from typing import Any
 from plimsoll.bench import apart
 from plimsoll.bench.many import LEVEL
 from plimsoll.bench.stats import drift
-from plimsoll.core.contrast import QUALITY_DELTA, Both, Compared, Contrast, Differs, Finding, FrontPoint, How, Party, Where
+from plimsoll.core.contrast import (
+    QUALITY_DELTA,
+    Both,
+    Compared,
+    Contrast,
+    Differs,
+    Finding,
+    FrontPoint,
+    How,
+    Party,
+    Where,
+)
 from plimsoll.core.dossier import Dossier
 from plimsoll.core.errors import RunError
-from plimsoll.core.record import Measurement, exact
+from plimsoll.core.record import Measurement, exact, leaves
 from plimsoll.core.spec import Recipe
 from plimsoll.core.trial import State
 from plimsoll.search.dossier import gathered
@@ -186,22 +197,10 @@ def _of_data(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _apart(where: Where, one: Mapping[str, Any], two: Mapping[str, Any]) -> Iterable[Differs]:
-    x, y = (dict(_flat("", value)) for value in (one, two))
+    x, y = leaves(dict(one)), leaves(dict(two))
     for key in dict.fromkeys((*x, *y)):
         if x.get(key) != y.get(key):
             yield Differs(where=where, key=key, first=_json(x.get(key)), second=_json(y.get(key)))
-
-
-def _flat(key: str, value: Any) -> Iterable[tuple[str, Any]]:
-    """Yield every leaf of nested tables under a dotted key; a list of plain values is one leaf."""
-    if isinstance(value, Mapping):
-        for k, v in value.items():
-            yield from _flat(f"{key}.{k}" if key else str(k), v)
-    elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
-        for i, v in enumerate(value):
-            yield from _flat(f"{key}[{i}]", v)
-    else:
-        yield key, value
 
 
 def _json(value: Any) -> str:
