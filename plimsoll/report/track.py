@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from plimsoll.core.artifact import file_digest
 from plimsoll.core.decision import Decision, Side
 from plimsoll.core.dossier import Dossier
 from plimsoll.core.errors import UserError
-from plimsoll.core.record import Measurement, Record, digest, leaves
+from plimsoll.core.record import Measurement, Record, leaves
 from plimsoll.core.spec import Recipe
 from plimsoll.core.store import disk_errors
 from plimsoll.core.trial import Latency, Trial
@@ -72,6 +73,8 @@ def log(dossier: Dossier, store: str | None = None, experiment: str = EXPERIMENT
         raise UserError("plimsoll track needs MLflow, which is not installed here",
                         'pip install "plimsoll-ml[track]"') from None
     folder = Path(dossier.folder)
+    if artifact and not (dossier.decision.artifact and Path(dossier.decision.artifact).is_dir()):
+        raise UserError(f"{folder} has no artifact to log", "leave --artifact out")
     uri = store or (mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else
                     f"{_SQLITE}{folder.resolve().parent / 'mlflow.db'}")
     place = None
@@ -91,7 +94,7 @@ def log(dossier: Dossier, store: str | None = None, experiment: str = EXPERIMENT
 def show(tracked: Tracked, console: Console) -> None:
     """Print where a run was logged, and how to look at it."""
     what = f"{tracked.new} runs added" if tracked.new else "nothing added: it stood there already"
-    console.print(f"logged     the decision and {tracked.trials} trials to the experiment {tracked.experiment}: {what}\n"
+    console.print(f"logged     the decision and {tracked.trials} trials, experiment {tracked.experiment}: {what}\n"
                   f"store      {tracked.store}\nlook       {tracked.look}", highlight=False, markup=False)
 
 
@@ -102,11 +105,11 @@ def _logged(client: MlflowClient, dossier: Dossier, uri: str, experiment: str, p
     decision, folder = dossier.decision, Path(dossier.folder)
     end_ms = int((folder / "decision.json").stat().st_mtime * 1000)
     start_ms = end_ms - int(decision.seconds.get("total", 0.0) * 1000)
-    known = client.search_runs([experiment_id], f"tags.`{_RUN}` = '{_identity(decision)}'")
+    known = client.search_runs([experiment_id], f"tags.`{_RUN}` = '{_identity(folder)}'")
     new = not known
     run = known[0] if known else client.create_run(experiment_id, start_ms, run_name=folder.resolve().name)
     run_id = run.info.run_id
-    _fill(client, run_id, end_ms, _of_decision(decision), _params_of_decision(decision), _tags_of_decision(decision))
+    _fill(client, run_id, end_ms, _of_decision(decision), _params_of_decision(decision), _tags_of_decision(decision, folder))
     children = client.search_runs([experiment_id], f"tags.`{_PARENT}` = '{run_id}'", max_results=_MOST_RUNS)
     standing = {child.data.tags.get(_TRIAL): child for child in children}
     reasons = {r.trial: r.reason for r in decision.rejected}
@@ -117,8 +120,6 @@ def _logged(client: MlflowClient, dossier: Dossier, uri: str, experiment: str, p
         if (folder / name).exists():
             client.log_artifact(run_id, str(folder / name))
     if artifact:
-        if not decision.artifact or not Path(decision.artifact).is_dir():
-            raise UserError(f"{folder} has no artifact to log", "leave --artifact out")
         client.log_artifacts(run_id, decision.artifact, "artifact")
     client.set_terminated(run_id, "FINISHED", end_ms)
     return Tracked(store=_shown(uri), experiment=experiment, run_id=run_id, trials=len(dossier.trials), new=new,
@@ -154,9 +155,9 @@ def _fill(client: MlflowClient, run_id: str, when_ms: int, metrics: Metrics, par
         client.log_batch(run_id, params=legal[i : i + _PARAMS_AT_ONCE])
 
 
-def _identity(decision: Decision) -> str:
-    """Return what names a run wherever its folder lies: 16 hex digits of its decision, spec and measurements and all."""
-    return digest(decision.model_dump(mode="json", exclude={"run"}))
+def _identity(folder: Path) -> str:
+    """Return what names a run wherever its folder lies: its decision as it was written, spec, measurements and all."""
+    return file_digest(folder / "decision.json")[:16]
 
 
 def _of_decision(decision: Decision) -> Metrics:
@@ -215,9 +216,9 @@ def _params_of(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def _tags_of_decision(decision: Decision) -> dict[str, str]:
+def _tags_of_decision(decision: Decision, folder: Path) -> dict[str, str]:
     return {
-        _RUN: _identity(decision),
+        _RUN: _identity(folder),
         "plimsoll.verdict": decision.verdict,
         "plimsoll.machine": str(decision.machine.get("digest", "")),
         "plimsoll.spec": decision.spec_digest,
