@@ -105,23 +105,28 @@ def _logged(client: MlflowClient, dossier: Dossier, uri: str, experiment: str, p
     decision, folder = dossier.decision, Path(dossier.folder)
     end_ms = int((folder / "decision.json").stat().st_mtime * 1000)
     start_ms = end_ms - int(decision.seconds.get("total", 0.0) * 1000)
-    known = client.search_runs([experiment_id], f"tags.`{_RUN}` = '{_identity(folder)}'")
+    identity = _identity(folder)
+    known = client.search_runs([experiment_id], f"tags.`{_RUN}` = '{identity}'")
     new = not known
-    run = known[0] if known else client.create_run(experiment_id, start_ms, run_name=folder.resolve().name)
-    run_id = run.info.run_id
-    _fill(client, run_id, end_ms, _of_decision(decision), _params_of_decision(decision), _tags_of_decision(decision, folder))
+    run = known[0] if known else client.create_run(experiment_id, start_ms, {_RUN: identity},
+                                                   _cut(folder.resolve().name, _LONGEST_NAME))
+    run_id, ended = run.info.run_id, run.info.status != "RUNNING"
+    if not ended:
+        _fill(client, run_id, end_ms, _of_decision(decision), _params_of_decision(decision), _tags_of(decision))
     children = client.search_runs([experiment_id], f"tags.`{_PARENT}` = '{run_id}'", max_results=_MOST_RUNS)
     standing = {child.data.tags.get(_TRIAL): child for child in children}
     reasons = {r.trial: r.reason for r in decision.rejected}
     for trial in dossier.trials:
         new += trial.id not in standing
-        _log_trial(client, trial, reasons.get(trial.id, ""), standing.get(trial.id), experiment_id, run_id, start_ms)
+        _log_trial(client, trial, reasons.get(trial.id, ""), standing.get(trial.id), experiment_id, run_id,
+                   run.info.start_time)
     for name in _FILES:
         if (folder / name).exists():
             client.log_artifact(run_id, str(folder / name))
     if artifact:
         client.log_artifacts(run_id, decision.artifact, "artifact")
-    client.set_terminated(run_id, "FINISHED", end_ms)
+    if not ended:
+        client.set_terminated(run_id, "FINISHED", end_ms)
     return Tracked(store=_shown(uri), experiment=experiment, run_id=run_id, trials=len(dossier.trials), new=new,
                    look=_look(uri, experiment_id, run_id))
 
@@ -216,9 +221,8 @@ def _params_of(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def _tags_of_decision(decision: Decision, folder: Path) -> dict[str, str]:
+def _tags_of(decision: Decision) -> dict[str, str]:
     return {
-        _RUN: _identity(folder),
         "plimsoll.verdict": decision.verdict,
         "plimsoll.machine": str(decision.machine.get("digest", "")),
         "plimsoll.spec": decision.spec_digest,
