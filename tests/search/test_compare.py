@@ -1,4 +1,4 @@
-"""Two runs side by side: what is no noise is called so, what cannot be told is not, and rows are paired where they can."""
+"""Two runs side by side: what is no noise is called so, what cannot be told is not, and rows are paired if they can."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_one_run_lost_is_found_row_by_row(runs: Path) -> None:
     assert chosen.change is not None
     assert chosen.change.value == pytest.approx(-0.25, abs=0.08)
     assert number(found, "quality of the baseline, test rows").finding == "cannot be told"
-    assert [(d.where, d.key, d.first, d.second) for d in found.differs] == [("spec", "budget.quality_drop", "0.02", "-")]
+    assert [(d.key, d.first, d.second) for d in found.differs] == [("budget.quality_drop", "0.02", "-")]
     assert "worse chose null wrong" in found.verdict
     assert "beyond noise" in found.verdict
     assert "They differ in spec (1)." in found.verdict
