@@ -87,7 +87,8 @@ def log(dossier: Dossier, store: str | None = None, experiment: str = EXPERIMENT
     try:
         return _logged(mlflow.MlflowClient(tracking_uri=uri), dossier, uri, experiment, place, artifact)
     except MlflowException as e:
-        raise UserError(f"MLflow at {_shown(uri)} refuses: {str(e).splitlines()[0]}",
+        why = str(e).replace(uri, _shown(uri)).splitlines()[0]
+        raise UserError(f"MLflow at {_shown(uri)} refuses: {why}",
                         "give another --store or --experiment, or see that the server is there") from e
 
 

@@ -55,7 +55,8 @@ def test_both_sides_stand_beside_what_is_found_of_them(page: object) -> None:
     text = page(found()).replace("\\", "")  # type: ignore[operator]
     for words in ("10.00x (9.98 to 10.02, n=200)", "1.20x (1.18 to 1.22)", "more", "independent",
                   "-1.00 points (-3.00 to +1.00, n=200)", "+5.00 points (+3.00 to +7.00, n=200)", "30.0", "1.50x",
-                  "-10.00 points", "less, paired", "1 of 2 came out differently", "failed", "The front of one", "1.23 ms"):
+                  "-10.00 points", "less, paired", "1 of 2 came out differently", "failed", "The front of one",
+                  "1.23 ms"):
         assert words in text
 
 

@@ -20,12 +20,13 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow's own tables, under SQLAlchemy 2.1
 )
 
-FAST = Recipe.model_validate([{"runtime": "null", "variant": "fast"}])
-PLAIN = Recipe.model_validate([{"move": "quantize", "keep_fp32": 2}, {"move": "quantize"}, {"runtime": "null"}])
+FAST = Recipe.model_validate([{"runtime": "null", "speed": "fast"}])
+PLAIN = Recipe.model_validate([{"move": "quantize", "keep": 2}, {"move": "quantize"}, {"runtime": "null"}])
 
 
 def m(value: float, unit: str, high: float | None = None) -> Measurement:
-    return Measurement(value=value, low=value * 0.9, high=value * 1.1 if high is None else high, n=900, unit=unit)
+    reach = abs(value) / 10
+    return Measurement(value=value, low=value - reach, high=value + reach if high is None else high, n=900, unit=unit)
 
 
 LATENCY = Latency(p50=m(1.0, "ms"), p95=m(2.0, "ms"), p99=m(3.0, "ms", float("inf")))
@@ -42,7 +43,8 @@ def made(folder: Path, **changes: Any) -> Dossier:
         "verdict": "met", "why": "<b>fast</b> holds `every` limit", "budget": Budget(quality_drop=0.01),
         "three_numbers": ThreeNumbers(baseline_p95_ms=m(9.0, "ms"), optimized_p95_ms=m(2.0, "ms"),
                                       quality_delta=m(-0.001, "accuracy")),
-        "speedup_p95": m(4.5, "x"), "speedup_p50": m(5.0, "x"), "baseline": side(PLAIN), "chosen": side(FAST, "artifact"),
+        "speedup_p95": m(4.5, "x"), "speedup_p50": m(5.0, "x"), "baseline": side(PLAIN),
+        "chosen": side(FAST, "artifact"),
         "rejected": (Rejected(trial=PLAIN.id, recipe=PLAIN, state="measured", reason="too slow", evidence=""),),
         "machine": {"digest": "f00"}, "spec_digest": "beef", "seconds": {"total": 60.0, "build": 2.5},
         "spec": {"task": {"train": "rows.jsonl"}, "search": {"moves": [{"move": "finetune", "epochs": 6}], "seed": 0}},
@@ -109,7 +111,7 @@ def test_every_trial_is_a_run_inside_with_its_recipe_and_what_became_of_it(tmp_p
     assert set(inside) == {PLAIN.id, FAST.id}
     plain, fast = inside[PLAIN.id], inside[FAST.id]
     assert (plain.info.status, fast.info.status) == ("FINISHED", "FAILED")
-    assert (plain.data.params["quantize.keep_fp32"], plain.data.params["quantize.2.keep_fp32"]) == ("2", "0")
+    assert (plain.data.params["quantize.keep"], plain.data.params["quantize.2.keep"]) == ("2", "0")
     assert plain.data.metrics["p95_ms"] == 2
     assert plain.data.tags["mlflow.note.content"] == "too slow"
     assert fast.data.tags["mlflow.note.content"] == "broke &lt;i&gt;here&lt;/i&gt;"
