@@ -12,8 +12,9 @@ from plimsoll.report.words import delta, number, safe
 
 _HEAD = """# Gallery
 
-Pages of real runs, as `report.html` shows them: the benchmarks' searches on public data. Of these runs the decision was kept and
-nothing else, so charts that need the requests, the log or an evaluation are not in them; a run of your own has them all.
+Pages of real runs, as `report.html` shows them: the benchmarks' searches on public data. Of these runs the decision
+was kept and nothing else, so what is made of the requests, the log or an evaluation is not in them; a run of your own
+has it all.
 
 | search | on | verdict | baseline p95 | optimized p95 | speed-up | quality delta |
 |---|---|---|---|---|---|---|

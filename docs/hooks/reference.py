@@ -16,8 +16,10 @@ from plimsoll.report.parts import fields
 
 _HEADINGS = ("Pays when", "Costs", "Source")
 _INTRODUCTION = {
-    "moves": "A move turns a model into another model. A search chooses and orders them itself; `[search] moves` names those of the baseline.",
-    "runtimes": "A runtime turns a model into files, and opens them to answer. `[target] runtimes` names those to try.",
+    "moves": "A move turns a model into another model. A search chooses and orders them itself; `[search] moves` names "
+             "those of the baseline.",
+    "runtimes": "A runtime turns a model into files, and opens them to answer. `[target] runtimes` names those to "
+                "try; `null` is the fake that tests use.",
     "tasks": "A task is what the model is for: its `kind` and its fields are the spec's `[task]` table.",
 }
 
@@ -41,8 +43,8 @@ def verbs() -> str:
 
 def tables() -> str:
     """Return every table of a spec with its keys."""
-    lines = ["# The spec", "", "A TOML file, or the same `plimsoll.Spec` in Python. Unknown keys are refused with the nearest name; "
-             "`--set table.key=value` replaces one.", "",
+    lines = ["# The spec", "", "A TOML file, or the same `plimsoll.Spec` in Python. Unknown keys are refused with the "
+             "nearest name; `--set table.key=value` replaces one.", "",
              "`[task]` has the fields of its `kind`: see [tasks](tasks.md).", ""]
     for cls in (spec.Model, spec.Budget, spec.Target, spec.Load, spec.Search):
         lines += [f"## `[{cls.__name__.lower()}]`", "", _prose(inspect.getdoc(cls) or ""), "", *_fields(cls), ""]
