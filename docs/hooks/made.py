@@ -22,7 +22,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _decisions(folder: Path) -> str:
-    lines = ["# Decisions", "", "What someone could argue with: the context, the choice, what would change our mind.", ""]
+    lines = ["# Decisions", "", "What someone could argue with: context, choice, and what would change our mind.", ""]
     for path in sorted(folder.glob("[0-9]*.md")):
         title = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         number, _, words = title.partition(". ")
