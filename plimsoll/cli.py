@@ -306,6 +306,61 @@ def why(
 
 
 @app.command
+def compare(first: Path, second: Path, /, *, out: Path | None = None) -> int:
+    """Put two finished runs side by side: two machines, two weeks, two models; and say what of it is no noise.
+
+    Qualities on the same test rows are paired row by row; of speeds only those over each run's own baseline are
+    compared, for the runs were not timed in one race.
+
+    Parameters
+    ----------
+    first
+        A finished run of tune.
+    second
+        Another one, which is compared with it.
+    out
+        Write the page as Markdown to this file, and the record beside it as .json.
+    """
+    from plimsoll.report import compare as report
+    from plimsoll.search.compare import compared
+
+    console = _console()
+    found = compared(first, second)
+    record = None if out is None else report.keep(found, out)
+    report.show(found, console)
+    if record is not None:
+        console.print(f"\npage       {out}\nrecord     {record}", highlight=False, markup=False)
+    return 0
+
+
+@app.command
+def track(run: Path, /, *, store: str | None = None, experiment: str = "plimsoll", artifact: bool = False) -> int:
+    """Log a finished run to MLflow: one run for the decision, one nested in it for every trial.
+
+    A run that stands there already is not doubled: what is missing of it is added. Logged are the numbers with their
+    bounds, the recipe, the spec, decision.json, decisions.md, and report.html where there is one, row texts in it and
+    all. Needs the extra `track` (pip install "plimsoll-ml[track]").
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    store
+        An MLflow tracking URI; default what MLFLOW_TRACKING_URI names, else mlflow.db beside the run folders.
+    experiment
+        The experiment to log it under.
+    artifact
+        Log the folder of the artifact as well.
+    """
+    from plimsoll.report import track as report
+    from plimsoll.search.dossier import gathered
+
+    tracked = report.log(gathered(run), store, experiment, artifact=artifact)
+    report.show(tracked, _console())
+    return 0
+
+
+@app.command
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 
