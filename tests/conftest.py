@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from plimsoll.bench.stats import ratio_of_quantiles
+from plimsoll.core.ink import Figure
+from plimsoll.core.spec import Recipe
 
 LABELS = ("light", "music", "weather")
 
@@ -72,3 +80,78 @@ def tag_tables(null_folder: Path, null_tables: dict[str, Any]) -> dict[str, Any]
                 for i, words in enumerate(texts)]
         (null_folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return {**null_tables, "task": {**null_tables["task"], "kind": "token-classification"}}
+
+
+Traced = Callable[[str, Sequence[Figure], Path], int]
+
+
+@pytest.fixture
+def traced() -> Traced:
+    """Follow each number of a text back: it was written with the ink, and the records in a folder say the same.
+
+    Returns how many numbers the text has. Numbers that follow a letter are parts of names.
+    """
+
+    def trace(text: str, figures: Sequence[Figure], folder: Path) -> int:
+        written, found = {f.text for f in figures}, _numbers(html.unescape(text.replace("\\", "")))
+        assert not [n for n in found if n not in written]
+        for figure in figures:
+            _follow(figure, folder)
+        return len(found)
+
+    return trace
+
+
+def _numbers(text: str) -> list[str]:
+    """Return the numbers of a text, without those that stand in a name such as p95 or native-3bda18cf."""
+    found = re.finditer(r"[+-]?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?", text)
+    return [m.group() for m in found if not (before := text[: m.start()][-1:]).isalnum() and before not in tuple("_.,+-")]
+
+
+def _follow(figure: Figure, folder: Path) -> None:
+    """Fail unless the records say what a figure says they do."""
+    if figure.how == "asked":
+        return
+    if figure.how in ("quoted", "key", "recipe"):
+        (place,) = figure.of
+        said = _at(folder, place)
+        said = place.rpartition("/")[2] if figure.how == "key" else said
+        said = Recipe.model_validate(said).says() if figure.how == "recipe" else str(said)
+        assert figure.text in _numbers(said.replace("~1", "/")), figure
+        return
+    value = _worked_out(figure, folder)
+    assert value == pytest.approx(figure.value, rel=1e-12), figure
+    decimals = len(figure.text.partition(".")[2])
+    assert abs(float(figure.text.replace(",", "")) - value * figure.scale) <= 0.5001 * 10**-decimals, figure
+
+
+def _worked_out(figure: Figure, folder: Path) -> float:
+    if figure.how == "race":
+        (file, first), (_, second) = (place.split("#/") for place in figure.of[:2])
+        quantile, bound = figure.of[2].split()
+        rounds = [json.loads(line) for line in (folder / file).read_text().splitlines()[1:]]
+        found = ratio_of_quantiles([r[first] for r in rounds], [r[second] for r in rounds], int(quantile[1:]) / 100, 0.99)
+        return getattr(found, bound)
+    if figure.how == "apart":
+        mine, its = (np.load(folder / name).argmax(axis=1) for name in figure.of[:2])
+        which = figure.of[2] if len(figure.of) > 2 else ""
+        if which == "all":
+            return len(its)
+        return int(np.sum((mine != its) & (its == int(which[6:])) if which else mine != its))
+    values = [_at(folder, place) for place in figure.of]
+    if figure.how == "count":
+        return len([v for v in values if v is not None])
+    numbers = [float(v) for v in values]
+    if figure.how == "value":
+        return numbers[0]
+    a, b = numbers
+    return {"sum": a + b, "difference": a - b, "ratio": a / b if b else 0.0}[figure.how]
+
+
+def _at(folder: Path, place: str) -> Any:
+    file, _, pointer = place.partition("#")
+    found = json.loads((folder / file).read_text())
+    for key in pointer.split("/")[1:]:
+        key = key.replace("~1", "/").replace("~0", "~")
+        found = found[int(key)] if isinstance(found, list) else found[key]
+    return found

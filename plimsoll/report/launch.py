@@ -109,7 +109,7 @@ def _disagreement(dossier: Dossier, ink: Ink) -> str:
 
 
 def _fragile(dossier: Dossier, ink: Ink) -> list[str]:
-    """Return the slices that are flagged, and the kinds of noise that the artifact minds more than the baseline does."""
+    """Return the slices that are flagged, and the noise that the artifact minds more than the baseline does."""
     if dossier.evaluation is None:
         return []
     slices = [f"{ink.quoted(at / 'name')}: {ink.percent(at / 'quality')}, {', '.join(s.flags)}"

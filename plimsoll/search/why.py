@@ -193,9 +193,9 @@ def _of_these(asked: Sequence[Facet], found: Sequence[Known], own: bool, pen: Pe
     if best is None:
         first = ruled_out or found[0]
         reason = pen.ink.sentence(first.reason_at) if first.reason_at is not None else ""
-        said.append(f"None of {pen.count(found)} was measured. {pen.recipe(first)}: {reason or f'{first.state}.'} "
-                    f"The chosen one {pen.numbers(pen.ran.chosen)}.")
-        return " ".join(said), [first]
+        said += [f"None of {pen.count(found)} was measured. {pen.recipe(first)}: {reason or f'{first.state}.'}",
+                 untried.foreseen(asked, pen), f"The chosen one {pen.numbers(pen.ran.chosen)}."]
+        return " ".join(filter(None, said)), [first]
     if len(found) == 1:
         said.append(f"{pen.recipe(best)} {pen.numbers(best)}; the chosen one {pen.numbers(pen.ran.chosen)}."
                     f"{pen.lost(best)}")
