@@ -105,7 +105,11 @@ def traced() -> Traced:
 def _numbers(text: str) -> list[str]:
     """Return the numbers of a text, without those that stand in a name such as p95 or native-3bda18cf."""
     found = re.finditer(r"[+-]?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?", text)
-    return [m.group() for m in found if not (before := text[: m.start()][-1:]).isalnum() and before not in tuple("_.,+-")]
+    return [m.group() for m in found if not _in_a_name(text[: m.start()][-1:])]
+
+
+def _in_a_name(before: str) -> bool:
+    return before.isalnum() or before in tuple("_.,+-")
 
 
 def _follow(figure: Figure, folder: Path) -> None:
@@ -130,8 +134,8 @@ def _worked_out(figure: Figure, folder: Path) -> float:
         (file, first), (_, second) = (place.split("#/") for place in figure.of[:2])
         quantile, bound = figure.of[2].split()
         rounds = [json.loads(line) for line in (folder / file).read_text().splitlines()[1:]]
-        found = ratio_of_quantiles([r[first] for r in rounds], [r[second] for r in rounds], int(quantile[1:]) / 100, 0.99)
-        return getattr(found, bound)
+        times = [[r[name] for r in rounds] for name in (first, second)]
+        return getattr(ratio_of_quantiles(*times, int(quantile[1:]) / 100, confidence=0.99), bound)
     if figure.how == "apart":
         mine, its = (np.load(folder / name).argmax(axis=1) for name in figure.of[:2])
         which = figure.of[2] if len(figure.of) > 2 else ""

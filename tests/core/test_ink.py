@@ -41,12 +41,14 @@ def test_each_kind_of_number_is_written_as_a_reader_wants_it_and_traced(ink: Ink
         ink.measured(AT / "p95"), ink.measured(AT / "size"), ink.points(AT / "delta"), ink.percent(AT / "delta"),
         ink.measured(AT / "open"), ink.number(AT / "limit", "x"), ink.whole(AT / "rate"), ink.quoted(AT / "why"),
         ink.count([AT / "few" / i for i in range(3)]), ink.difference(AT / "limit", AT / "p95" / "high", "ms"),
-        ink.ratio(AT / "limit", AT / "p95" / "value"), ink.sum(AT / "rate", AT / "delta" / "low", "points", scale=100.0),
+        ink.ratio(AT / "limit", AT / "p95" / "value"),
+        ink.sum(AT / "rate", AT / "delta" / "low", "points", scale=100.0),
         ink.key(AT / "recall" / "a/b~c 7"), ink.percent(AT / "recall" / "a/b~c 7"), ink.recipe(AT / "recipe"),
     ]
     assert written == [
         "1.33 ms (1.25 to 1.51, n=2,000)", "23.5 MB", "-0.04 points (-0.15 to +0.07, n=5,200)",
-        "-0.04% (-0.15% to 0.07%, n=5,200)", "1 ms (0 to unbounded, n=3)", "6x", "0.0003", RECORDS["decision.json"]["why"],
+        "-0.04% (-0.15% to 0.07%, n=5,200)", "1 ms (0 to unbounded, n=3)", "6x", "0.0003",
+        RECORDS["decision.json"]["why"],
         "3", "4.49 ms", "4.52", "-0.12 points", "a/b~c 7", "50.00%", "onnxruntime int8_static"]
     assert traced(" ".join(written), ink.figures, folder) > 25
 
