@@ -140,10 +140,10 @@ class Ink:
         name = place.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
         return self._said(name, place, "key", words)
 
-    def file(self, place: Place) -> str:
+    def file(self, place: Place, words: int | None = None) -> str:
         """Return the name at a place; of a path from the root of a disk only its end, for the rest is one's own."""
         name = str(self.at(place) or "")
-        return self._said(PurePath(name).name if PurePath(name).is_absolute() else name, place, "quoted", None)
+        return self._said(PurePath(name).name if PurePath(name).is_absolute() else name, place, "quoted", words)
 
     def sentence(self, place: Place) -> str:
         """Return the sentence at a place without white space around it, and with a full stop; nothing for nothing."""
@@ -159,11 +159,11 @@ class Ink:
         recipe = Recipe.model_validate(self.at(place))
         return [self._said(part.says(), place, "recipe", None) for part in (*recipe.moves, recipe.runtime)]
 
-    def whole(self, place: Place) -> str:
+    def whole(self, place: Place, unit: str = "") -> str:
         """Return a number as it was given, with every digit of it that counts."""
         value = _float(self.at(place))
         digits = len(f"{value:.10f}".rstrip("0").partition(".")[2])
-        return self._wrote(value, (place,), digits=digits)
+        return self._wrote(value, (place,), digits=digits) + _spaced(unit)
 
     def bare(self, place: Place, digits: int) -> str:
         """Return a number for a machine to read: without a unit, and without signs between its thousands."""

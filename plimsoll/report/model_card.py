@@ -77,8 +77,8 @@ def _front(ink: Ink, dossier: Dossier) -> str:
     sets = list(dict.fromkeys(ink.file(task / split) for split in ("train", "test") if ink.at(task / split)))
     tags = ["plimsoll", *([chosen.recipe.runtime.name(), chosen.recipe.runtime.computes_in] if chosen else [])]
     lines = ["---", 'license: "other"  # to fill: the license of the base model and of the rows',
-             f"base_model: {_yaml(facts.model(ink))}", f"pipeline_tag: {_yaml(_pipeline(ink))}",
-             "tags:", *(f"- {_yaml(tag)}" for tag in tags),
+             f"base_model: {_yaml(ink.file(DECISION / 'spec' / 'model' / 'name'))}",
+             f"pipeline_tag: {_yaml(_pipeline(ink))}", "tags:", *(f"- {_yaml(tag)}" for tag in tags),
              *(["datasets:", *(f"- {_yaml(name)}" for name in sets)] if sets else []),
              *(_model_index(ink, sets[-1] if sets else "unknown", chosen.recipe.runtime.name()) if chosen else [])]
     return "\n".join([*lines, "---", "", ""])
