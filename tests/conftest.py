@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import re
@@ -152,9 +153,14 @@ def _worked_out(figure: Figure, folder: Path) -> float:
     return {"sum": a + b, "difference": a - b, "ratio": a / b if b else 0.0}[figure.how]
 
 
+@functools.lru_cache(maxsize=400)
+def _record(path: Path, written_ns: int) -> Any:
+    return json.loads(path.read_text())
+
+
 def _at(folder: Path, place: str) -> Any:
     file, _, pointer = place.partition("#")
-    found = json.loads((folder / file).read_text())
+    found = _record(folder / file, (folder / file).stat().st_mtime_ns)
     for key in pointer.split("/")[1:]:
         key = key.replace("~1", "/").replace("~0", "~")
         found = found[int(key)] if isinstance(found, list) else found[key]

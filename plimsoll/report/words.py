@@ -40,15 +40,15 @@ def share(m: Measurement) -> str:
 
 def safe(text: str) -> str:
     """Return text that Markdown and HTML show as it is: no tags, no blocks, no links, no control sequences."""
-    flat = _flat(html.escape(text, quote=False))
+    said = flat(html.escape(text, quote=False))
     for sign in "\\`*_[]|~#":
-        flat = flat.replace(sign, "\\" + sign)
-    return _BLOCK.sub(r"\1\\", flat)
+        said = said.replace(sign, "\\" + sign)
+    return _BLOCK.sub(r"\1\\", said)
 
 
 def code(text: str) -> str:
     """Return text for a code span of Markdown, which escapes nothing: without what would end it or stand for markup."""
-    return f"`{_ODD_IN_CODE.sub(_UNKNOWN, _flat(text))}`"
+    return f"`{_ODD_IN_CODE.sub(_UNKNOWN, flat(text))}`"
 
 
 def place(machine: Mapping[str, Any]) -> str:
@@ -60,7 +60,7 @@ def place(machine: Mapping[str, Any]) -> str:
 
 def plain(text: str) -> str:
     """Return text that a terminal shows as it is: no markup, no line breaks, no control sequences."""
-    return escape(_flat(text))
+    return escape(flat(text))
 
 
 def lines(text: str) -> str:
@@ -68,7 +68,8 @@ def lines(text: str) -> str:
     return "\n".join(escape(_CONTROLS.sub(_UNKNOWN, line)) for line in text.split("\n"))
 
 
-def _flat(text: str) -> str:
+def flat(text: str) -> str:
+    """Return text on one line, without control sequences."""
     return _CONTROLS.sub(_UNKNOWN, " ".join(text.split()))
 
 

@@ -49,4 +49,4 @@ def test_what_data_and_models_say_is_shown_and_not_obeyed() -> None:
         "tables": (Table(title=BAD, head=(BAD, BAD), rows=((BAD, BAD),)),)})
     text = shown(bad, width=400)
     assert "\x1b" not in text
-    assert text.count("[bold red]y[/]") == 9
+    assert text.count("[bold red]y[/]") == 10
