@@ -68,7 +68,9 @@ def _of_methods(folder: Path, asked: Sequence[str], ask: str) -> Answer:
     ink = Ink({COMPARISON: json.loads(found.to_json())})
     if not asked:
         return methods_why.overview(found, ink, ask)
-    return methods_why.compared(found, asked[-1].replace("-", "_"), len(asked), ink, f"{ask} --not {asked[-1]}")
+    last = asked[-1].replace("-", "_")
+    depth = sum(name.replace("-", "_") == last for name in asked)
+    return methods_why.compared(found, last, depth, ink, f"{ask} --not {shlex.quote(asked[-1])}")
 
 
 def _nothing_made(dossier: Dossier, ink: Ink, without: Sequence[str]) -> Answer:
@@ -93,13 +95,10 @@ def _overview(pen: Pen, ask: str) -> Answer:
     made = [k for k in ran.every if k.made]
     stand = standing.limits(pen.ink)
     held = "; ".join(f"{x.limit} {x.allowed} allowed, {x.measured}, {x.room} to spare" for x in stand)
-    if decision.verdict == "met":
-        said = [f"{pen.recipe(ran.chosen)} holds every limit, and of {pen.count(ran.every)} on record, "
-                f"{pen.number_of(made)} measured, none that does is faster beyond the noise. By their bounds: {held}."]
-    else:
-        relaxing = decision.binding.relaxing if decision.binding is not None else ()
-        said = [f"{pen.ink.sentence(DECISION / 'why')} By their bounds: {held}.",
-                *(pen.ink.sentence(DECISION / "binding" / "relaxing" / i) for i in range(len(relaxing)))]
+    relaxing = decision.binding.relaxing if decision.binding is not None else ()
+    said = [f"{pen.ink.sentence(DECISION / 'why')} {pen.count(ran.every)} on record, {pen.number_of(made)} measured. By "
+            f"their bounds: {held}.",
+            *(pen.ink.sentence(DECISION / "binding" / "relaxing" / i) for i in range(len(relaxing)))]
     others = [k for k in made if not k.chosen]
     second = ran.fastest(others)
     if second is not None:
