@@ -96,8 +96,8 @@ def _overview(pen: Pen, ask: str) -> Answer:
     stand = standing.limits(pen.ink)
     held = "; ".join(f"{x.limit} {x.allowed} allowed, {x.measured}, {x.room} to spare" for x in stand)
     relaxing = decision.binding.relaxing if decision.binding is not None else ()
-    said = [f"{pen.ink.sentence(DECISION / 'why')} {pen.count(ran.every)} on record, {pen.number_of(made)} measured. By "
-            f"their bounds: {held}.",
+    said = [f"{pen.ink.sentence(DECISION / 'why')} Of {pen.count(ran.every)} on record {pen.number_of(made)} were "
+            f"measured. The limits by their bounds: {held}.",
             *(pen.ink.sentence(DECISION / "binding" / "relaxing" / i) for i in range(len(relaxing)))]
     others = [k for k in made if not k.chosen]
     second = ran.fastest(others)
