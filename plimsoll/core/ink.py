@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from plimsoll.core.record import Measurement, Record
 from plimsoll.core.spec import Recipe
@@ -70,16 +70,17 @@ class Ink:
     def at(self, place: Place) -> Any:
         """Return the value at a place; None where nothing stands."""
         file, _, pointer = place.partition("#")
-        found = self._records.get(file)
-        for key in pointer.split("/")[1:]:
-            key = key.replace("~1", "/").replace("~0", "~")
+        found: Any = self._records.get(file)
+        for name in pointer.split("/")[1:]:
+            key = name.replace("~1", "/").replace("~0", "~")
             if isinstance(found, list):
-                found = _item(found, key)  # pyright: ignore[reportUnknownArgumentType]
+                values = cast(list[Any], found)
+                found = values[int(key)] if key.isdigit() and int(key) < len(values) else None
             elif isinstance(found, dict):
-                found = found.get(key)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+                found = cast(dict[str, Any], found).get(key)
             else:
                 return None
-        return found  # pyright: ignore[reportUnknownVariableType]
+        return found
 
     def number(self, place: Place, unit: str = "", digits: int | None = None) -> str:
         """Return the number at a place, to three significant digits where `digits` after the point are not given."""
@@ -248,6 +249,3 @@ def _float(value: Any) -> float:
 def _spaced(unit: str) -> str:
     return f" {unit}" if unit and unit != "x" else unit
 
-
-def _item(values: list[Any], key: str) -> Any:
-    return values[int(key)] if key.isdigit() and int(key) < len(values) else None
