@@ -15,6 +15,7 @@ import pytest
 
 from plimsoll.bench.stats import ratio_of_quantiles
 from plimsoll.core.ink import Figure
+from plimsoll.core.record import Measurement
 from plimsoll.core.spec import Recipe
 
 LABELS = ("light", "music", "weather")
@@ -27,6 +28,10 @@ def null_folder(tmp_path: Path) -> Path:
     The null runtime answers with the last token's id modulo 3; the vocabulary is laid out so that the
     label's own word, which ends each text, gives the label.
     """
+    return _write_null(tmp_path)
+
+
+def _write_null(tmp_path: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = ["[UNK]", "x", "y", *LABELS, *(f"w{i}" for i in range(60))]
@@ -53,6 +58,21 @@ def null_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def null_tables(null_folder: Path) -> dict[str, Any]:
     """The tables of a spec over `null_folder`; tests change what they need."""
+    return _null_tables(null_folder)
+
+
+@pytest.fixture(scope="session")
+def null_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the null runtime, to be read and not written to."""
+    from plimsoll.core.spec import Spec
+    from plimsoll.search.tune import tune
+
+    folder = _write_null(tmp_path_factory.mktemp("null"))
+    tune(Spec.parse(_null_tables(folder)), folder / "runs" / "a")
+    return folder / "runs" / "a"
+
+
+def _null_tables(null_folder: Path) -> dict[str, Any]:
     return {
         "task": {
             "kind": "text-classification",
@@ -134,9 +154,7 @@ def _worked_out(figure: Figure, folder: Path) -> float:
     if figure.how == "race":
         (file, first), (_, second) = (place.split("#/") for place in figure.of[:2])
         quantile, bound = figure.of[2].split()
-        rounds = [json.loads(line) for line in (folder / file).read_text().splitlines()[1:]]
-        times = [[r[name] for r in rounds] for name in (first, second)]
-        return getattr(ratio_of_quantiles(*times, int(quantile[1:]) / 100, confidence=0.99), bound)
+        return getattr(_raced(folder / file, first, second, int(quantile[1:])), bound)
     if figure.how == "apart":
         mine, its = (np.load(folder / name).argmax(axis=1) for name in figure.of[:2])
         which = figure.of[2] if len(figure.of) > 2 else ""
@@ -151,6 +169,12 @@ def _worked_out(figure: Figure, folder: Path) -> float:
         return numbers[0]
     a, b = numbers
     return {"sum": a + b, "difference": a - b, "ratio": a / b if b else 0.0}[figure.how]
+
+
+@functools.lru_cache(maxsize=400)
+def _raced(path: Path, first: str, second: str, p: int) -> Measurement:
+    rounds = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    return ratio_of_quantiles(*([r[name] for r in rounds] for name in (first, second)), p / 100, confidence=0.99)
 
 
 @functools.lru_cache(maxsize=400)

@@ -248,4 +248,3 @@ def _float(value: Any) -> float:
 
 def _spaced(unit: str) -> str:
     return f" {unit}" if unit and unit != "x" else unit
-

@@ -15,12 +15,11 @@ from plimsoll.core.dossier import Dossier
 from plimsoll.core.evaluation import Evaluation, Flips, Group
 from plimsoll.core.forecast import Forecast, Foreseen
 from plimsoll.core.record import Measurement
-from plimsoll.core.spec import Budget, Recipe, Spec
+from plimsoll.core.spec import Budget, Recipe
 from plimsoll.core.trial import Trial
 from plimsoll.report import papers
 from plimsoll.report.papers import Kind
 from plimsoll.search.dossier import gathered
-from plimsoll.search.tune import tune
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -105,16 +104,15 @@ def test_no_number_that_no_record_has_and_no_word_too_many(made: Any, kind: Kind
     assert len(paper.text.split()) <= WORDS.get(kind, 10**6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_finished_run_is_followed_back_to_its_own_files(
-    kind: Kind, null_folder: Path, null_tables: dict[str, Any], traced: Any
+    null_run: Path, tmp_path: Path, traced: Any
 ) -> None:
-    run = null_folder / "runs" / "a"
-    tune(Spec.parse(null_tables), run)
-    path = papers.keep(gathered(run), kind, run / f"{kind}.md")
-    paper = papers.write(gathered(run), kind)
-    assert path.read_text() == paper.text
-    assert traced(paper.text, paper.figures, run) > 10
+    dossier = gathered(null_run)
+    for kind in KINDS:
+        path = papers.keep(dossier, kind, tmp_path / f"{kind}.md")
+        paper = papers.write(dossier, kind)
+        assert path.read_text() == paper.text
+        assert traced(paper.text, paper.figures, null_run) > 10
 
 
 def test_a_case_study_has_its_four_parts_and_both_sides() -> None:

@@ -16,10 +16,10 @@ from plimsoll.core.dossier import Dossier
 from plimsoll.core.errors import RunError, UserError
 from plimsoll.core.forecast import Forecast, Foreseen
 from plimsoll.core.record import Measurement
-from plimsoll.core.spec import Recipe, Spec
+from plimsoll.core.spec import Recipe
+from plimsoll.core.trial import Trial
 from plimsoll.search import why as search
 from plimsoll.search.rounds import Kept
-from plimsoll.search.tune import tune
 from plimsoll.search.why import why
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -36,12 +36,6 @@ def stored(name: str) -> Decision:
 def met(tmp_path: Path) -> Path:
     """A folder with a real decision alone: 28 recipes, of which a student of two layers was chosen."""
     return keep(stored("banking77_1_point@aac*"), tmp_path / "met")
-
-
-@pytest.fixture
-def finished(null_folder: Path, null_tables: dict[str, Any]) -> Path:
-    tune(Spec.parse(null_tables), null_folder / "runs" / "a")
-    return null_folder / "runs" / "a"
 
 
 def keep(decision: Decision, folder: Path) -> Path:
@@ -63,18 +57,19 @@ def asked_of(command: str) -> list[str]:
 
 
 def test_every_question_that_a_finished_run_offers_is_answered_with_numbers_of_its_records(
-    finished: Path, traced: Any
+    null_run: Path, traced: Any
 ) -> None:
-    asked, waiting = set[tuple[str, ...]](), [()]
+    # the questions of the choice itself first, then some of what they lead to, to the last level
+    asked, waiting = set[tuple[str, ...]](), [("null",) * 3, ()]
     while waiting:
-        without: tuple[str, ...] = waiting.pop()
-        if without in asked or len(asked) > 60:
+        without: tuple[str, ...] = waiting.pop(0)
+        if without in asked or len(asked) > 16:
             continue
         asked.add(without)
-        answer = why(finished, without=without)
-        assert traced(said(answer), answer.numbers, finished) > 0
-        assert traced(answer.sentence, answer.numbers, finished) > 0
-        assert all((finished / name).exists() for name in answer.evidence)
+        answer = why(null_run, without=without)
+        assert traced(said(answer), answer.numbers, null_run) > 0
+        assert traced(answer.sentence, answer.numbers, null_run) > 0
+        assert all((null_run / name).exists() for name in answer.evidence)
         waiting += [tuple(words) for step in answer.deeper if (words := asked_of(step.command))]
     assert max(map(len, asked)) == 3
     assert {("eager",), ("more-layers",), ("fewer-layers",), ("fp32",), ("finetune",)} <= asked
@@ -89,18 +84,29 @@ def test_a_decision_alone_answers_what_must_be_answered(name: str, tmp_path: Pat
         traced(said(answer), answer.numbers, folder)
 
 
-def test_the_choice_has_its_margins_and_its_runner_up(finished: Path) -> None:
-    answer = why(finished)
+def test_the_choice_has_its_margins_and_its_runner_up(null_run: Path) -> None:
+    answer = why(null_run)
     assert answer.question.startswith("why null-")
     assert "null fast holds every limit" in answer.sentence
     limits = {row[0]: row[3] for row in answer.tables[0].rows}
     assert list(limits) == ["min_speedup", "quality_drop"]
     assert limits["min_speedup"].endswith("x")
-    assert "The runner-up, null, takes" in answer.sentence
-    assert "slower" in answer.sentence
+    assert "times the chosen one's" in answer.sentence
     asked = [asked_of(step.command) for step in answer.deeper]
     assert ["eager"] in asked
     assert ["finetune"] in asked
+
+
+def test_the_runner_up_is_the_fastest_of_those_that_hold_every_limit(met: Path) -> None:
+    decision = Decision.from_file(met / "decision.json")
+    held = next(r for r in decision.rejected if r.trial == "native-86f57c81")
+    assert decision.chosen is not None
+    (met / "trials").mkdir()
+    (met / "trials" / f"{held.trial}.json").write_text(Trial(
+        id=held.trial, recipe=held.recipe, state="measured", latency_ms=decision.chosen.latency_ms,
+        speedup_p95=Measurement(value=40, low=30, high=50, n=20, unit="x"),
+        quality_delta=Measurement(value=0.0, low=-0.001, high=0.001, n=3080, unit="accuracy")).to_json())
+    assert "The runner-up, finetune > native, takes 0.321 ms" in why(met).sentence
 
 
 def test_of_what_was_tried_the_best_is_set_against_the_chosen_one(met: Path) -> None:
@@ -117,30 +123,30 @@ def test_of_what_was_tried_the_best_is_set_against_the_chosen_one(met: Path) -> 
     assert "The fastest that was measured without it" in why(met, without=["funnel"]).sentence
 
 
-def test_of_two_trials_in_one_race_the_ratio_is_paired_by_round(finished: Path) -> None:
-    ids = {p.stem: json.loads(p.read_text()) for p in (finished / "trials").glob("*.json")}
+def test_of_two_trials_in_one_race_the_ratio_is_paired_by_round(null_run: Path) -> None:
+    ids = {p.stem: json.loads(p.read_text()) for p in (null_run / "trials").glob("*.json")}
     slow = next(i for i, t in ids.items() if t["recipe"][-1]["speed"] == "slow" and not t["baseline"])
-    answer = why(finished, slow)
+    answer = why(null_run, slow)
     race = [f for f in answer.numbers if f.how == "race"]
     assert [f.of[2] for f in race] == ["p95 value", "p95 low", "p95 high"]
     assert race[1].value <= race[0].value <= race[2].value
     assert "timings/final.jsonl" in race[0].of[0]
 
 
-def test_asked_again_an_answer_goes_one_level_deeper(finished: Path) -> None:
-    first, second = why(finished, without=["eager"]), why(finished, without=["eager", "eager"])
+def test_asked_again_an_answer_goes_one_level_deeper(null_run: Path) -> None:
+    first, second = why(null_run, without=["eager"]), why(null_run, without=["eager", "eager"])
     assert first.tables == ()
     titles = [t.title for t in second.tables]
     assert any("beside the chosen one" in t for t in titles)
     assert any(t.startswith("Seconds spent") for t in titles)
-    assert any("rows are answered differently" in t for t in titles)
+    assert any(t.startswith("Rows of test that are answered differently") for t in titles)
     assert any(t.startswith("Classes that the chosen one loses most in") for t in titles)
     assert [row[0] for row in second.tables[0].rows][:3] == ["p50", "p95", "p99"]
     assert {"evaluation.json", "timings/final.jsonl"} <= set(second.evidence)
-    several = why(finished, without=["null", "null"])
+    several = why(null_run, without=["null", "null"])
     assert [t.title for t in several.tables] == ["Each of them"]
     assert {row[2] for row in several.tables[0].rows} == {"measured", "failed", "skipped"}
-    assert len(why(finished, without=["null"] * 3).tables) > 2
+    assert len(why(null_run, without=["null"] * 3).tables) > 2
 
 
 def test_each_next_question_is_asked_within_the_answer_before(met: Path) -> None:
@@ -153,7 +159,7 @@ def test_each_next_question_is_asked_within_the_answer_before(met: Path) -> None
     assert "The nearest that was measured, finetune > onnxruntime" in none
 
 
-def test_what_was_never_tried_is_said_so_with_the_command_that_would_try_it(finished: Path) -> None:
+def test_what_was_never_tried_is_said_so_with_the_command_that_would_try_it(null_run: Path) -> None:
     for asked, says, command in (
         ("onnxruntime", "The spec names no runtime but null.", """--set 'target.runtimes=["null", "onnxruntime"]'"""),
         ("int8", "no recipe of this run computes in int8", "onnxruntime"),
@@ -161,15 +167,15 @@ def test_what_was_never_tried_is_said_so_with_the_command_that_would_try_it(fini
         ("keep=2", "no recipe of this run keeps 2 layers", "--set 'search.keep_layers=[2]'"),
         ("distil", "no recipe of this run uses distil", "--set budget.search_minutes=30"),
     ):
-        answer = why(finished, without=[asked])
+        answer = why(null_run, without=[asked])
         assert "Not tried" in answer.sentence
         assert says in answer.sentence
         assert "The nearest that was measured" in answer.sentence
         assert any(command in step.command and step.command.endswith("--out NEW") for step in answer.deeper), asked
 
 
-def test_what_cannot_be_is_not_called_untried(finished: Path) -> None:
-    answer = why(finished, without=["fewer-layers"])
+def test_what_cannot_be_is_not_called_untried(null_run: Path) -> None:
+    answer = why(null_run, without=["fewer-layers"])
     assert "Not tried" not in answer.sentence
     assert answer.sentence.startswith("The chosen one drops no layer, so none can drop fewer.")
 
@@ -203,7 +209,7 @@ def test_what_the_latency_table_spoke_against_is_answered_by_its_prediction(
     assert "4 layers" in why(met, without=["fewer-layers=2"]).question
 
 
-def test_full_fine_tuning_is_what_it_is_or_was_not_compared(met: Path, finished: Path) -> None:
+def test_full_fine_tuning_is_what_it_is_or_was_not_compared(met: Path, null_run: Path) -> None:
     own = why(met, without=["finetune"])
     assert "is fully fine-tuned in 256 s of training" in own.sentence
     assert "accuracy 93.05%" in own.sentence
@@ -211,7 +217,7 @@ def test_full_fine_tuning_is_what_it_is_or_was_not_compared(met: Path, finished:
     other = why(met, without=["linear-probe"])
     assert "was not compared in this run" in other.sentence
     assert other.deeper[0].command == "plimsoll train SPEC --methods finetune,linear_probe --out NEW"
-    untuned = why(finished, without=["finetune"])
+    untuned = why(null_run, without=["finetune"])
     assert "takes the model as it is given" in untuned.sentence
 
 
