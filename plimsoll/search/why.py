@@ -110,9 +110,9 @@ def _overview(pen: Pen, ask: str) -> Answer:
                     f"{pen.lost(second)}")
     limits = Table(title="Limits", head=("limit", "allowed", "measured", "to spare at its bound"),
                    rows=tuple((x.limit, x.allowed, x.measured, x.room) for x in stand))
-    evidence = dict.fromkeys(["decision.json", ran.chosen.evidence, *([second.evidence] if second else [])])
+    evidence = ["decision.json", ran.chosen.evidence, *([second.evidence] if second is not None else [])]
     return Answer(question=f"why {ran.chosen.id}?", sentence=" ".join(said), tables=(limits,) if limits.rows else (),
-                  numbers=pen.ink.figures, evidence=tuple(evidence), deeper=tuple(questions(ran, ask)))
+                  numbers=pen.ink.figures, evidence=tuple(dict.fromkeys(evidence)), deeper=tuple(questions(ran, ask)))
 
 
 def questions(ran: Ran, ask: str) -> list[Step]:
