@@ -78,8 +78,8 @@ def _runner_up(every: tuple[standing.Known, ...], ink: Ink) -> list[str]:
         return []
     p95, delta = facts.measured_of(second, ink)
     reason = ink.quoted(second.reason_at, SENTENCE) if second.reason_at is not None else ""
-    recipe = ink.recipe(second.said_at, RECIPE)
-    return [f"The fastest of the others, {recipe}, takes {p95} at p95, and in quality {delta}.",
+    named = ink.recipe(second.said_at, RECIPE)
+    return [f"The fastest of the others, {named}, takes {p95} at p95, and in quality {delta}.",
             f"Why not: {reason}." if reason else ""]
 
 

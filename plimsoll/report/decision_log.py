@@ -55,7 +55,7 @@ def _groups(others: Sequence[Known]) -> list[list[Known]]:
     groups: dict[tuple[object, ...], list[Known]] = {}
     for k in others:
         runtime = k.recipe.runtime
-        key = (k.id,) if len(others) <= _EACH else (runtime.name(), runtime.computes_in, _smaller(k))
+        key = (k.id,) if len(others) <= _EACH else (runtime.name(), runtime.number, _smaller(k))
         groups.setdefault(key, []).append(k)
     return sorted(groups.values(), key=lambda those: min((k.p95_ms, not k.made) for k in those))
 
@@ -73,7 +73,7 @@ def _tell(those: Sequence[Known], sheet: Sheet, ink: Ink) -> None:
     more = ""
     if len(those) > 1:
         kind, runtime = "smaller models" if _smaller(best) else "recipes", best.recipe.runtime
-        more = (f"{ink.count([k.said_at for k in those])} {kind} on {runtime.name()} in {runtime.computes_in}, the "
+        more = (f"{ink.count([k.said_at for k in those])} {kind} on {runtime.name()} in {runtime.number}, the "
                 "nearest: ")
     sheet.item(f"{more}{ink.recipe(best.said_at, _SAID)} ({best.state}):{numbers} {reason}", may=True)
 

@@ -31,7 +31,7 @@ def show(found: Evaluation, console: Console) -> None:
     """Print an evaluation: of the classes only those that are flagged and the worst."""
     console.print()
     console.print(f"[bold]{plain(found.artifact)}[/]   {plain(found.verdict)}", highlight=False)
-    for title, head, rows in _tables(found, _some(found.classes)):
+    for title, head, rows in tables(found, _some(found.classes)):
         console.print()
         console.print(f"[bold]{plain(title)}[/]", highlight=False)
         table = Table(box=None, pad_edge=False, padding=(0, 2))
@@ -52,7 +52,7 @@ def write(found: Evaluation) -> str:
     """Return an evaluation as Markdown, every class in it; text from data and models is escaped."""
     page = [f"# Evaluation of {safe(found.artifact)}", "", safe(found.verdict), "",
             f"{found.rows:,} rows of {safe(found.source)}. Bounds in brackets hold one-sided at 95 % each.", ""]
-    for title, head, rows in _tables(found, found.classes):
+    for title, head, rows in tables(found, found.classes):
         page += [f"## {safe(title)}", "", f"| {' | '.join(safe(name) for name in head)} |", f"|{'---|' * len(head)}",
                  *(f"| {' | '.join(safe(cell) for cell in row)} |" for row in rows), ""]
     if found.flips is not None and found.flips.rows:
@@ -67,9 +67,9 @@ def write(found: Evaluation) -> str:
                       f"- {place(found.machine)}", f"- {found.seconds:g} s", ""])
 
 
-def _tables(found: Evaluation, classes: Sequence[Group]) -> list[tuple[str, list[str], Cells]]:
+def tables(found: Evaluation, classes: Sequence[Group]) -> list[tuple[str, list[str], Cells]]:
     """Return every table as (title, column names, rows of cells), unescaped."""
-    tables = [
+    made = [
         ("Quality and calibration",
          ["model", found.metric, "artifact against it", "macro F1", "calibration error", "by chance", "overconfidence",
           "Brier"],
@@ -84,8 +84,8 @@ def _tables(found: Evaluation, classes: Sequence[Group]) -> list[tuple[str, list
          [_noise(r) for r in found.robustness]),
     ]
     if found.forgotten is not None:
-        tables += _forgotten(found.forgotten)
-    return [(title, head, rows) for title, head, rows in tables if rows]
+        made += _forgotten(found.forgotten)
+    return [(title, head, rows) for title, head, rows in made if rows]
 
 
 def _judged(m: Judged) -> list[str]:

@@ -27,6 +27,7 @@ def write(decision: Decision) -> str:
         "",
         f"Limits: {', '.join(limits)}.",
         "",
+        *_split(decision),
         *_numbers(decision),
     ]
     if decision.binding is not None:
@@ -56,6 +57,12 @@ def write(decision: Decision) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _split(decision: Decision) -> list[str]:
+    """Return the latency budget, which is no limit of the search; nothing where the spec has none."""
+    shares = [f"{name} {share:.0%}" for name, share in decision.budget.split.items()]
+    return [f"Of the latency: {', '.join(shares)}; the profile shows each beside its share.", ""] if shares else []
 
 
 def _numbers(decision: Decision) -> list[str]:

@@ -28,12 +28,12 @@ def show(compared: Comparison, console: Console) -> None:
     console.print(f"[bold green]chosen: {plain(compared.chosen)}[/]   {plain(compared.why)}", highlight=False)
     console.print(f"on the test rows: {plain(compared.metric)} {share(compared.quality)}\n", highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2))
-    for title in _titles(compared):
+    for title in titles(compared):
         table.add_column(title, justify="left" if title == "method" else "right")
     for method in compared.methods:
-        table.add_row(*(plain(cell) for cell in _cells(method)))
+        table.add_row(*(plain(cell) for cell in cells(method)))
     console.print(table, highlight=False)
-    console.print(f"[dim]{plain(_legend(compared))}[/]\n", highlight=False)
+    console.print(f"[dim]{plain(legend(compared))}[/]\n", highlight=False)
     for question in compared.questions:
         console.print(plain(question), highlight=False)
     console.print(f"activation checkpointing: {plain(compared.checkpointing)}", highlight=False)
@@ -47,15 +47,15 @@ def show(compared: Comparison, console: Console) -> None:
 
 def write(compared: Comparison) -> str:
     """Return the comparison as Markdown; text from data and models is escaped."""
-    titles = _titles(compared)
+    names = titles(compared)
     metric = safe(compared.metric)
     page = [
         f"# Chosen: {safe(compared.chosen)}", "", safe(compared.why), "",
         f"On the test rows, which took no part in choosing: {metric} {share(compared.quality)}.", "",
         "## Every method", "",
-        f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}",
-        *(f"| {' | '.join(safe(cell) for cell in _cells(method))} |" for method in compared.methods), "",
-        safe(_legend(compared)), "",
+        f"| {' | '.join(names)} |", f"|{'---|' * len(names)}",
+        *(f"| {' | '.join(safe(cell) for cell in cells(method))} |" for method in compared.methods), "",
+        safe(legend(compared)), "",
         "## Why not the others", "", *(f"- {safe(q)}" for q in compared.questions), "",
         "## Activation checkpointing", "", safe(compared.checkpointing) + ".", "",
         *_policies(compared),
@@ -71,11 +71,13 @@ def write(compared: Comparison) -> str:
     return "\n".join(page)
 
 
-def _titles(compared: Comparison) -> list[str]:
+def titles(compared: Comparison) -> list[str]:
+    """Return the names of the columns in which methods are compared."""
     return ["method", *_STAGES.values(), "minutes", "peak MB", "trained weights", "step ms", "recomputed", "verdict"]
 
 
-def _cells(method: Method) -> list[str]:
+def cells(method: Method) -> list[str]:
+    """Return a method's row below `titles`, unescaped."""
     step = method.step_ms.get("none")
     again = method.recompute
     return [
@@ -94,7 +96,8 @@ def _percent(m: Measurement | None) -> str:
     return "-" if m is None else f"{m.value:.1%} ({m.low:.1%} to {m.high:.1%})"
 
 
-def _legend(compared: Comparison) -> str:
+def legend(compared: Comparison) -> str:
+    """Return how to read those columns."""
     seen = f"{compared.rows.get('equal_rows', 0):,}"
     return (f"{compared.metric} on the validation rows: the mean of {compared.seeds} seeds with bounds that hold "
             f"one-sided at 95 % each, for other seeds and other rows; after the same {seen} rows, in the same time, "

@@ -76,7 +76,7 @@ def _front(ink: Ink, dossier: Dossier) -> str:
     """Return the front matter. Its strings are JSON, which YAML reads as it is, so that no text of data can end one."""
     chosen, task = dossier.decision.chosen, DECISION / "spec" / "task"
     sets = list(dict.fromkeys(ink.file(task / split) for split in ("train", "test") if ink.at(task / split)))
-    tags = ["plimsoll", *([chosen.recipe.runtime.name(), chosen.recipe.runtime.computes_in] if chosen else [])]
+    tags = ["plimsoll", *([chosen.recipe.runtime.name(), chosen.recipe.runtime.number] if chosen else [])]
     lines = ["---", 'license: "other"  # to fill: the license of the base model and of the rows',
              f"base_model: {_yaml(ink.file(DECISION / 'spec' / 'model' / 'name'))}",
              f"pipeline_tag: {_yaml(_pipeline(ink))}", "tags:", *(f"- {_yaml(tag)}" for tag in tags),

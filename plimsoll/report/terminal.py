@@ -10,6 +10,7 @@ from rich.table import Table
 from plimsoll.core.decision import Decision
 from plimsoll.report.words import delta, lines, number, plain, share
 
+PAGE = "report.html"
 _LOSERS = 6
 
 
@@ -35,6 +36,8 @@ def show(decision: Decision, console: Console) -> None:
     if decision.run:
         run = Path(decision.run)
         files = [f"record     {run / 'decision.json'}", f"why        {run / 'decisions.md'}"]
+        if (run / PAGE).exists():  # a run of an earlier version has none: plimsoll report RUN makes it
+            files.append(f"page       {run / PAGE}")
         if decision.artifact:
             use = f'use it     plimsoll predict {run} --text "..."'
             files = [f"artifact   {decision.artifact}", *files, use]

@@ -40,10 +40,10 @@ def share(m: Measurement) -> str:
 
 def safe(text: str) -> str:
     """Return text that Markdown and HTML show as it is: no tags, no blocks, no links, no control sequences."""
-    said = flat(html.escape(text, quote=False))
+    shown = flat(html.escape(text, quote=False))
     for sign in "\\`*_[]|~#":
-        said = said.replace(sign, "\\" + sign)
-    return _BLOCK.sub(r"\1\\", said)
+        shown = shown.replace(sign, "\\" + sign)
+    return _BLOCK.sub(r"\1\\", shown)
 
 
 def code(text: str) -> str:
@@ -63,14 +63,14 @@ def plain(text: str) -> str:
     return escape(flat(text))
 
 
+def flat(text: str) -> str:
+    """Return text on one line, with control sequences and turns of the direction of reading made visible."""
+    return _CONTROLS.sub(_UNKNOWN, " ".join(text.split()))
+
+
 def lines(text: str) -> str:
     """Return text of several lines as `plain` does, with its line breaks and its white space."""
     return "\n".join(escape(_CONTROLS.sub(_UNKNOWN, line)) for line in text.split("\n"))
-
-
-def flat(text: str) -> str:
-    """Return text on one line, without control sequences."""
-    return _CONTROLS.sub(_UNKNOWN, " ".join(text.split()))
 
 
 def _bound(x: float, digits: int) -> str:

@@ -45,7 +45,7 @@ def read(asked: str, ran: Ran) -> Facet:
         return _layers(asked, depth, ran)
     if asked in FORMATS:
         return Facet(asked, "format", asked, asked, f"computes in {asked}",
-                     lambda k: k.recipe.runtime.computes_in == asked)
+                     lambda k: k.recipe.runtime.number == asked)
     if name in find.names("runtimes"):
         return Facet(asked, "runtime", name, name, f"runs on {name}",
                      lambda k: k.recipe.runtime.name() == name)

@@ -118,12 +118,12 @@ def _overview(pen: Pen, ask: str) -> Answer:
 def questions(ran: Ran, ask: str) -> list[Step]:
     """Return what this run can be asked, each with its command."""
     names = dict.fromkeys(k.recipe.runtime.name() for k in ran.every if not k.baseline)
-    formats = [f for f in facets.FORMATS if any(k.recipe.runtime.computes_in == f for k in ran.every if not k.chosen)]
+    formats = [f for f in facets.FORMATS if any(k.recipe.runtime.number == f for k in ran.every if not k.chosen)]
     own = ran.chosen.recipe.runtime
     asked = [("eager, as it is today", "eager"),
              *((name, name) for name in names if name != own.name()),
              ("more layers dropped", "more-layers"), ("fewer layers dropped", "fewer-layers"),
-             *((f if f != own.computes_in else f"another recipe in {f}", f) for f in dict.fromkeys(["fp32", *formats])),
+             *((f if f != own.number else f"another recipe in {f}", f) for f in dict.fromkeys(["fp32", *formats])),
              ("full fine-tuning", "finetune")]
     if sum(k.recipe.runtime.name() == own.name() and k.recipe.moves == ran.chosen.recipe.moves for k in ran.every) > 1:
         asked.append((f"another setting of {own.name()}", own.name()))
@@ -270,7 +270,7 @@ def _further(asked: Sequence[Facet], found: Sequence[Known], pen: Pen, ask: str)
     several = len(found) > 1 and len(asked) == 1
     again = "each of them with its intervals" if several else "its numbers beside the chosen one's"
     steps = [Step(question=again, command=f"{ask} --not {last}")]
-    for values in ([k.recipe.runtime.name() for k in found], [k.recipe.runtime.computes_in for k in found],
+    for values in ([k.recipe.runtime.name() for k in found], [k.recipe.runtime.number for k in found],
                    [k.id for k in found if k.made]):
         different = list(dict.fromkeys(values))
         if len(different) > 1:
