@@ -79,4 +79,6 @@ def _left(limit: Limit, measured: Measurement, allowed: float) -> tuple[float, f
 def _value(limit: Limit, value: float) -> str:
     if math.isinf(value):
         return "unbounded"
-    return f"{value * 100:.3g} points" if limit == "quality_drop" else f"{value:.3g}{_UNIT[limit]}"
+    if limit == "quality_drop":
+        return f"{value * 100:.3g} point{'' if f'{value * 100:.3g}' == '1' else 's'}"
+    return f"{value:.3g}{_UNIT[limit]}"

@@ -194,5 +194,6 @@ def _sides(decision: Decision) -> list[tuple[str, str, str]]:
 
 
 def _scores(base: Side, chosen: Side) -> list[str]:
-    """Return the metrics that are one number each on both sides."""
-    return [k for k, v in base.scores.items() if isinstance(v, float) and isinstance(chosen.scores.get(k), float)]
+    """Return the metrics beside the headline one that are one number each on both sides."""
+    return [k for k, v in base.scores.items()
+            if k != base.quality.unit and isinstance(v, float) and isinstance(chosen.scores.get(k), float)]
