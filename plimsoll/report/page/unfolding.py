@@ -11,6 +11,7 @@ from plimsoll.core.trial import Trial
 
 BETWEEN = "timing and planning"
 """After a recipe is tried until the next line: races and tables move a bar on the screen and leave no line."""
+_MOMENT_S = 0.1
 _READ, _TRIED = "read", "tried"
 
 
@@ -45,7 +46,7 @@ def spans(dossier: Dossier) -> list[Span]:
             found[-1] = Span(stage, found[-1].begin_s, max(end, begin), "")
         else:
             found.append(Span(stage, begin, max(end, begin), note))
-    return found
+    return [s for s in found if s.stage != BETWEEN or s.end_s - s.begin_s >= _MOMENT_S]
 
 
 def tried(dossier: Dossier) -> list[Tried]:
