@@ -36,9 +36,9 @@ class Tried:
 def spans(dossier: Dossier) -> list[Span]:
     """Return the stages in order; neighbouring lines of one stage and note are one span."""
     events = _events(dossier.log)
-    ends = [*(float(e["elapsed_s"]) for e in events[1:]), dossier.decision.seconds.get("total", 0.0)]
+    ends = [float(e["elapsed_s"]) for e in events[1:]] + [dossier.decision.seconds.get("total", 0.0)]
     found: list[Span] = []
-    for event, end in zip(events, ends, strict=True):
+    for event, end in zip(events, ends, strict=False):  # no event: no end of one either
         stage = BETWEEN if event["stage"] == _TRIED else str(event["stage"])
         begin = float(event["elapsed_s"])
         note = "" if stage == BETWEEN else str(event.get("note", event.get("text", "")))
