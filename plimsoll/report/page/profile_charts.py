@@ -50,7 +50,7 @@ def _stages(profiles: Mapping[Who, Profile], *, shares: bool) -> Figure | None:
     name, title, note = (
         ("stage-shares", "Which stage to look at", "The same stages as shares of each request.") if shares else
         ("stages", "The stages of a request", "From the bytes that come in to the answer that goes out, on one scale."))
-    return figure(name, title, note, bars, ("artifact", "stage", "mean, share", "p95"), table, alt.Step(40))
+    return figure(name, title, note, bars, ("artifact", "stage", "mean, share", "p95"), table, 44 * len(profiles))
 
 
 def _operators(profiles: Mapping[Who, Profile]) -> Figure | None:
@@ -71,7 +71,7 @@ def _operators(profiles: Mapping[Who, Profile]) -> Figure | None:
     return figure("operators", "Inside the model: groups of operators",
                   "By the profile of each artifact's own runtime, slower than without one.", bars,
                   ("artifact", "group", "mean", "of all operators", "computed in", "heaviest operators"), table,
-                  alt.Step(14))
+                  36 * len({r["group"] for r in rows}))
 
 
 def roofline(profiles: Mapping[Who, Profile]) -> Figure | None:
