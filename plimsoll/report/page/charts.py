@@ -27,7 +27,7 @@ from plimsoll.report.page.figures import (
     recipes,
     roles,
 )
-from plimsoll.report.page.limits import Held
+from plimsoll.report.page.limits import Held, amount
 from plimsoll.report.words import flat, number
 
 _SHOWN = (0, 5, 10, 25, 50, 75, 90, 95, 99, 100)
@@ -84,10 +84,10 @@ def front(dossier: Dossier) -> Figure | None:
     pick = alt.selection_point(fields=["trial"], on="click", name="pick", empty=False)
     points = base.mark_point(filled=True, size=150, opacity=1, cursor="pointer").encode(
         color=alt.Color("role:N", scale=alt.Scale(domain=["chosen", "baseline", "on the front", "beaten"],
-                                                  range=[CHOSEN, BASELINE, INK, FAINT])),
+                                                  range=[CHOSEN, BASELINE, INK, FAINT]),
+                        legend=alt.Legend(columns=2)),
         shape=alt.Shape("on:N", scale=alt.Scale(domain=["test", "validation"], range=["circle", "diamond"]),
-                        legend=alt.Legend(title="judged on", symbolFillColor=MUTED, symbolStrokeColor=MUTED,
-                                          titleFontWeight="normal")),
+                        legend=alt.Legend(title="judged on", symbolFillColor=MUTED, symbolStrokeColor=MUTED)),
         stroke=alt.when(pick).then(alt.value(INK)).otherwise(alt.value("var(--paper)")),
         strokeWidth=alt.when(pick).then(alt.value(3)).otherwise(alt.value(1)),
         tooltip=[alt.Tooltip("recipe:N"), alt.Tooltip("p95:N"), alt.Tooltip("change:N", title="quality"),
@@ -157,7 +157,7 @@ def _lines(decision: Decision) -> list[alt.LayerChart]:
         lines.append(_rule("p95_ms", decision.three_numbers.baseline_p95_ms.value / budget.min_speedup,
                            f"baseline's p95 / {budget.min_speedup:g}"))
     if budget.quality_drop is not None:
-        lines.append(_rule("points", -budget.quality_drop * 100, f"at most {budget.quality_drop * 100:g} points lost"))
+        lines.append(_rule("points", -budget.quality_drop * 100, f"at most {amount('quality_drop', budget.quality_drop)} lost"))
     return lines
 
 

@@ -27,7 +27,8 @@ LOOK: dict[str, Any] = {
              "tickColor": FAINT, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
              "titlePadding": 10, "labelPadding": 6},
     "legend": {"labelColor": INK, "titleColor": MUTED, "labelFontSize": 12, "orient": "top", "title": None,
-               "symbolSize": 90, "columnPadding": 16},
+               "symbolSize": 90, "columnPadding": 16, "columns": 3, "titleOrient": "left", "titleFontSize": 12,
+               "titleFontWeight": "normal", "layout": {"top": {"direction": "vertical", "anchor": "start"}}},
     "text": {"color": INK, "fontSize": 12},
     "rule": {"color": MUTED},
 }
