@@ -157,7 +157,8 @@ def _lines(decision: Decision) -> list[alt.LayerChart]:
         lines.append(_rule("p95_ms", decision.three_numbers.baseline_p95_ms.value / budget.min_speedup,
                            f"baseline's p95 / {budget.min_speedup:g}"))
     if budget.quality_drop is not None:
-        lines.append(_rule("points", -budget.quality_drop * 100, f"at most {amount('quality_drop', budget.quality_drop)} lost"))
+        lines.append(_rule("points", -budget.quality_drop * 100,
+                           f"at most {amount('quality_drop', budget.quality_drop)} lost"))
     return lines
 
 
