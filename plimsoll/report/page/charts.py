@@ -155,20 +155,21 @@ def _lines(decision: Decision) -> list[alt.LayerChart]:
         lines.append(_rule("p95_ms", budget.p95_ms, "limit of p95"))
     if budget.min_speedup is not None and decision.three_numbers is not None:
         lines.append(_rule("p95_ms", decision.three_numbers.baseline_p95_ms.value / budget.min_speedup,
-                           f"baseline's p95 / {budget.min_speedup:g}"))
+                           f"baseline's p95 / {budget.min_speedup:g}", top=True))
     if budget.quality_drop is not None:
         lines.append(_rule("points", -budget.quality_drop * 100,
                            f"at most {amount('quality_drop', budget.quality_drop)} lost"))
     return lines
 
 
-def _rule(field: str, value: float, says: str) -> alt.LayerChart:
+def _rule(field: str, value: float, says: str, *, top: bool = False) -> alt.LayerChart:
     """Return a line across the chart at a value of one axis, and what it stands for at its end."""
     base = chart([{field: value, "says": says}])
     line = base.mark_rule(strokeDash=[3, 4], color=MUTED, clip=True)
-    words = base.mark_text(color=MUTED, align="left", baseline="bottom", dx=4, dy=-4, clip=True).encode(text="says:N")
+    words = base.mark_text(color=MUTED, align="left", baseline="top" if top else "bottom", dx=4, dy=4 if top else -4,
+                           clip=True).encode(text="says:N")
     if field == "points":
         y = alt.Y("points:Q")
         return alt.layer(line.encode(y=y), words.encode(y=y, x=alt.value(0)))
     x = alt.X(f"{field}:Q")
-    return alt.layer(line.encode(x=x), words.encode(x=x, y=alt.value("height")))
+    return alt.layer(line.encode(x=x), words.encode(x=x, y=alt.value(0 if top else "height")))
