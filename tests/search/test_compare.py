@@ -124,26 +124,26 @@ def test_a_run_from_elsewhere_finds_its_rows_beside_the_other_and_without_any_is
     assert (found.first.name, found.second.name) == ("runs/b", "elsewhere/b")
 
 
-def test_absolute_times_are_compared_only_beyond_drift(runs: Path) -> None:
-    slower = runs / "b" / "decision.json"
-    record = json.loads(slower.read_text())
-    for factor, finding in ((1.2, "cannot be told"), (50.0, "more")):
-        changed = json.loads(json.dumps(record))
-        base = changed["baseline"]["latency_ms"]["p95"]
-        changed["baseline"]["latency_ms"]["p95"] = base | {k: base[k] * factor for k in ("value", "low", "high")}
-        slower.write_text(json.dumps(changed))
-        p95 = number(compared(runs / "b", runs / "a"), "p95 of the baseline")
-        assert p95.how == "drift"
-        assert number(compared(runs / "a", runs / "b"), "p95 of the baseline").finding == finding
-        assert p95.finding == {"more": "less"}.get(finding, finding)
-    assert "drift" in p95.why
+def changed(run: Path, key: str, times: float, of: Path) -> None:
+    """Write into a run's decision a measurement of another run's, times a factor."""
+    whole, other = (json.loads((folder / "decision.json").read_text()) for folder in (run, of))
+    place, (*path, last) = whole, key.split(".")
+    for name in path:
+        place, other = place[name], other[name]
+    place[last] = other[last] | {k: other[last][k] * times for k in ("value", "low", "high")}
+    (run / "decision.json").write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize(("times", "finding", "back"), [(1.2, "cannot be told", "cannot be told"), (50, "more", "less")])
+def test_absolute_times_are_compared_only_beyond_drift(runs: Path, times: float, finding: str, back: str) -> None:
+    changed(runs / "b", "baseline.latency_ms.p95", times, of=runs / "a")
+    there, again = (number(compared(runs / x, runs / y), "p95 of the baseline") for x, y in ("ab", "ba"))
+    assert (there.how, there.finding, again.finding) == ("drift", finding, back)
+    assert "drift" in there.why
 
 
 def test_speedups_are_compared_as_ratios_of_ratios(runs: Path) -> None:
-    faster = runs / "b" / "decision.json"
-    record = json.loads(faster.read_text())
-    record["speedup_p95"] |= {k: record["speedup_p95"][k] * 100 for k in ("value", "low", "high")}
-    faster.write_text(json.dumps(record))
+    changed(runs / "b", "speedup_p95", 100, of=runs / "a")
     speed = number(compared(runs / "a", runs / "b"), "speed-up at p95")
     assert (speed.how, speed.finding) == ("independent", "more")
     assert speed.change is not None
