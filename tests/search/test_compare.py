@@ -13,6 +13,7 @@ from plimsoll.core.contrast import Compared, Contrast
 from plimsoll.core.decision import Decision
 from plimsoll.core.errors import RunError
 from plimsoll.core.spec import Spec
+from plimsoll.search import races
 from plimsoll.search.compare import compared
 from plimsoll.search.tune import tune
 
@@ -26,10 +27,11 @@ def made() -> dict[str, Path]:
 
 
 @pytest.fixture
-def runs(null_folder: Path, null_tables: Tables, made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-         ) -> Path:
+def runs(null_folder: Path, null_tables: Tables, made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory,
+         monkeypatch: pytest.MonkeyPatch) -> Path:
     """a, and b of the same spec; `seed`: another seed; `data`: other test rows; `worse`: no limit on quality."""
     if "runs" not in made:
+        monkeypatch.setattr(races, "_LONG_REQUESTS", (200, 200))  # the times of a fake tell little anyway
         home = tmp_path_factory.mktemp("compared") / "runs"
         rows = (null_folder / "test.jsonl").read_text().splitlines(keepends=True)
         (null_folder / "test.jsonl").write_text("".join(rows[:300]))
@@ -134,7 +136,9 @@ def changed(run: Path, key: str, times: float, of: Path) -> None:
     (run / "decision.json").write_text(json.dumps(whole))
 
 
-@pytest.mark.parametrize(("times", "finding", "back"), [(1.2, "cannot be told", "cannot be told"), (50, "more", "less")])
+@pytest.mark.parametrize(("times", "finding", "back"), [
+    (1.2, "cannot be told", "cannot be told"), (50, "more", "less"),
+])
 def test_absolute_times_are_compared_only_beyond_drift(runs: Path, times: float, finding: str, back: str) -> None:
     changed(runs / "b", "baseline.latency_ms.p95", times, of=runs / "a")
     there, again = (number(compared(runs / x, runs / y), "p95 of the baseline") for x, y in ("ab", "ba"))
