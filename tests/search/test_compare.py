@@ -122,7 +122,7 @@ def test_a_run_from_elsewhere_finds_its_rows_beside_the_other_and_without_any_is
     assert number(compared(away, runs / "a"), QUALITY).how == "paired"
     shutil.rmtree(runs / ".store")
     found = compared(runs / "b", away)
-    assert "no longer holds the rows" in number(found, QUALITY).why
+    assert "no store here holds the rows" in number(found, QUALITY).why
     assert (found.first.name, found.second.name) == ("runs/b", "elsewhere/b")
 
 
@@ -164,6 +164,15 @@ def test_a_decision_without_its_run_is_compared_as_far_as_it_goes(runs: Path, tm
     assert number(found, QUALITY).finding == "less"
     broken = next(t for t in found.trials if t.recipe == "null broken")
     assert (broken.first, broken.second, broken.differs) == ("failed", "failed", False)
+
+
+def test_another_number_of_classes_is_another_question(runs: Path) -> None:
+    record = json.loads((runs / "b" / "decision.json").read_text())
+    record["data"]["classes"] = 77
+    (runs / "b" / "decision.json").write_text(json.dumps(record))
+    chosen = number(compared(runs / "a", runs / "b"), QUALITY)
+    assert (chosen.finding, chosen.change) == ("shown only", None)
+    assert chosen.why == "3 and 77 classes are two questions"
 
 
 def test_a_limit_ruled_out_before_anything_was_made_has_no_numbers(runs: Path, tmp_path: Path) -> None:
