@@ -163,4 +163,5 @@ def _run_file(file: Path) -> None:
     spec.loader.exec_module(module)
     for name, test in vars(module).items():
         if name.startswith("test_") and inspect.isfunction(test):
+            (file.parent / name).mkdir()
             test(file.parent / name)
