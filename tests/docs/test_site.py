@@ -56,7 +56,8 @@ def text(page: Path) -> str:
 
 
 def headings(page: Path) -> set[str]:
-    return {html.unescape(re.sub(r"<[^>]+>", "", h)).strip("¶ \n") for h in re.findall(r"<h2[^>]*>(.*?)</h2>", page.read_text(), re.S)}
+    found = re.findall(r"<h2[^>]*>(.*?)</h2>", page.read_text(), re.S)
+    return {html.unescape(re.sub(r"<[^>]+>", "", h)).strip("¶ \n") for h in found}
 
 
 def test_every_verb_has_its_entry_with_its_options(site: Path) -> None:
