@@ -306,6 +306,30 @@ def why(
 
 
 @app.command
+def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
+    """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
+
+    Where words are tagged, a text is cut at its white space, and a row may have its words as a list of "tokens".
+
+    Parameters
+    ----------
+    run
+        A run folder, or an artifact folder.
+    text
+        A text to answer; may be given again. Without it, rows are read from stdin.
+    """
+    import json
+
+    from plimsoll.core import artifact
+    from plimsoll.data.lines import texts
+
+    with artifact.load(run) as predictor:
+        for one in text if text else texts(sys.stdin.buffer):
+            answer = predictor.predict([one])[0].record()
+            print(json.dumps({"text": one, **answer}, ensure_ascii=False), flush=True)
+
+
+@app.command
 def compare(first: Path, second: Path, /, *, out: Path | None = None) -> int:
     """Put two finished runs side by side: two machines, two weeks, two models; and say what of it is no noise.
 
@@ -358,30 +382,6 @@ def track(run: Path, /, *, store: str | None = None, experiment: str = "plimsoll
     tracked = report.log(gathered(run), store, experiment, artifact=artifact)
     report.show(tracked, _console())
     return 0
-
-
-@app.command
-def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
-    """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
-
-    Where words are tagged, a text is cut at its white space, and a row may have its words as a list of "tokens".
-
-    Parameters
-    ----------
-    run
-        A run folder, or an artifact folder.
-    text
-        A text to answer; may be given again. Without it, rows are read from stdin.
-    """
-    import json
-
-    from plimsoll.core import artifact
-    from plimsoll.data.lines import texts
-
-    with artifact.load(run) as predictor:
-        for one in text if text else texts(sys.stdin.buffer):
-            answer = predictor.predict([one])[0].record()
-            print(json.dumps({"text": one, **answer}, ensure_ascii=False), flush=True)
 
 
 @app.command

@@ -33,8 +33,8 @@ class Stopwatch:
         return self
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: TracebackType | None) -> None:
-        # a recomputation ends with an exception as soon as it has what it needs. What it made beside that is held by the
-        # frames the exception passed through: to let go of it is part of the work, some hundredths of a step
+        # a recomputation ends with an exception as soon as it has what it needs. What it made beside that is held by
+        # the frames the exception passed through: to let go of it is part of the work, some hundredths of a step
         traceback.clear_frames(trace)
         self.seconds += now_s(self._device) - self._began
 
