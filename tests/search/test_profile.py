@@ -149,4 +149,4 @@ def test_what_is_no_run_and_no_artifact_is_refused(ended: Path, tmp_path: Path) 
 
 
 def test_a_real_artifact_gets_its_effort_and_a_fake_a_moment(ended: Path) -> None:
-    assert gathered(ended).profiles["chosen"].requests == sides._FAKE.most < Effort().least
+    assert gathered(ended).profiles["chosen"].requests == sides._FAKE.most < Effort().most
