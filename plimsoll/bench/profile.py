@@ -32,7 +32,9 @@ _BLOCK = 20
 _LEAST = 60
 """Requests: an upper bound on p95 takes 59."""
 _WARM_SHARE = 0.25
-_OPERATOR_ROWS = 32
+_OPERATOR_ROWS, _LEAST_OPERATOR_ROWS = 32, 4
+_OPERATOR_S = 2.0
+"""What the requests of the runtime's own profile may take, were it free."""
 _TRACED = 50
 _HEAVIEST = 3
 
@@ -74,7 +76,7 @@ def measure(
         timed = _timed(process, effort)
     finally:
         process.close()
-    found, reason = _operators(folder, artifact, timed.ids, log)
+    found, reason = _operators(folder, artifact, timed.ids[:timed.profiled], log)
     profile = _profile(artifact, about, timed, found, reason)
     if trace_to is not None:
         tokens = [sum(map(len, ids)) for ids in timed.ids[:_TRACED]]
@@ -102,6 +104,12 @@ class _Timed:
     def stages_ms(self) -> NDArray[np.float64]:
         """[requests, 5]."""
         return np.diff(self.clocks, axis=1) / 1e6
+
+    @property
+    def profiled(self) -> int:
+        """How many of the first requests are put to the runtime's own profile."""
+        affordable = int(_OPERATOR_S * 1e3 / self.stages_ms[:, STAGES.index("model")].mean())
+        return min(max(affordable, _LEAST_OPERATOR_ROWS), _OPERATOR_ROWS)
 
     @property
     def tokens(self) -> NDArray[np.int64]:
@@ -172,11 +180,11 @@ def _timed(process: _Inside | _Outside, effort: Effort) -> _Timed:
 def _operators(
     folder: Path, artifact: Artifact, ids: Sequence[Sequence[Sequence[int]]], log: Path
 ) -> tuple[list[Operator], str]:
-    """Return the operators of the first requests' mean, or the reason why there are none.
+    """Return the operators of these requests' mean, or the reason why there are none.
 
     In one more process: what a profiler leaves behind, or breaks, is gone with it.
     """
-    rows = [one for texts in ids[:_OPERATOR_ROWS] for one in texts]
+    rows = [one for texts in ids for one in texts]
     try:
         if artifact.runtime.in_process:
             return stages.operators(folder, rows), ""
@@ -215,7 +223,7 @@ def _profile(artifact: Artifact, about: About, timed: _Timed, found: Sequence[Op
     budget = _budget(about.budget, taken, end_to_end["p95"], about.machine)
     factor = None
     if found:
-        profiled = taken[:_OPERATOR_ROWS, STAGES.index("model")].mean() / texts
+        profiled = taken[:timed.profiled, STAGES.index("model")].mean() / texts
         factor = float(sum(o.seconds for o in found) * 1e3 / profiled)
     return Profile(
         artifact=about.says,
