@@ -257,9 +257,11 @@ def _grouped(
     total = sum(o.seconds for o in found)
     if not total:
         return ()
+    by_group: dict[OperatorGroup, list[Operator]] = {}
+    for o in sorted(found, key=lambda o: -o.seconds):
+        by_group.setdefault(o.group, []).append(o)
     groups: list[Operators] = []
-    for group in dict.fromkeys(o.group for o in found):
-        own = sorted((o for o in found if o.group == group), key=lambda o: -o.seconds)
+    for group, own in by_group.items():
         share = sum(o.seconds for o in own) / total
         demand = demands.get(group)
         # of the products, the format that most of the time goes to; a runtime may not say which are products
