@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench peers clean
+.PHONY: demo test check docs bench peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/plimsoll demo
@@ -15,6 +15,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# into site/; every warning is an error
+docs: $(VENV)/.dev
+	$(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tune_suite.py benchmarks/specs/banking77.toml
@@ -33,7 +37,8 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	bash tests/browser.sh $(BIN)/playwright
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

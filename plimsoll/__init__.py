@@ -37,6 +37,7 @@ __all__ = [
     "TokenClassification",
     "load",
     "show",
+    "track",
     "tune",
 ]
 
@@ -60,14 +61,16 @@ def tune(spec: Spec | Path | str, out: Path | str | None = None) -> Decision:
     `plimsoll.core.errors.UserError` for a wrong spec, data or model.
     """
     from plimsoll.core import spec as core_spec
-    from plimsoll.report import log
+    from plimsoll.report import log, page
     from plimsoll.search import tune as search
+    from plimsoll.search.dossier import gathered
 
     name = Path(spec).stem if isinstance(spec, str | Path) else spec.digest
     question = core_spec.Spec.read(spec) if isinstance(spec, str | Path) else spec
     folder = Path("runs") / name if out is None else Path(out)
     decision = search.tune(question, folder)
     log.keep(decision, folder)
+    page.keep(gathered(folder), folder)
     return decision
 
 
@@ -86,6 +89,17 @@ def show(run: Path | str) -> Decision:
     from plimsoll.core.decision import Decision
 
     return Decision.from_file(Path(run) / "decision.json").model_copy(update={"run": str(run)})
+
+
+def track(run: Path | str, store: str | None = None, experiment: str = "plimsoll", *, artifact: bool = False) -> str:
+    """Log a finished run to MLflow, as `plimsoll track` does, and return the id of its MLflow run.
+
+    Raises `plimsoll.core.errors.UserError` when MLflow is not installed or its store refuses.
+    """
+    from plimsoll.report import track as report
+    from plimsoll.search import dossier
+
+    return report.log(dossier.gathered(Path(run)), store, experiment, artifact=artifact).run_id
 
 
 def __getattr__(name: str) -> object:

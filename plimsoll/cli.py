@@ -229,6 +229,83 @@ def show(run: Path, /) -> int:
 
 
 @app.command
+def report(
+    run: Path,
+    /,
+    *,
+    kind: Annotated[
+        Literal["case-study", "launch", "decision-log", "model-card"] | None, Parameter(name="--as")
+    ] = None,
+    out: Path | None = None,
+    rows: bool = True,
+    requests_per_s: float | None = None,
+    price_per_hour: float | None = None,
+    cores_per_machine: float | None = None,
+) -> None:
+    """Write a finished run's page again, report.html, or with --as a paper about it in Markdown.
+
+    The page is one file that opens without a network, and shows what was found since, too: a profile, an evaluation. A
+    paper is written from the run's records and nothing else.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    kind
+        case-study: problem, approach, metrics, impact. launch: a checklist with fields to fill. decision-log: what was
+        considered and rejected. model-card: for the Hugging Face hub, with the evaluation block. Default: the page.
+    out
+        The file or the folder to write to; default report.html, or <kind>.md, in the run folder.
+    rows
+        Show the rows that artifact and baseline answer differently. --no-rows leaves every text and label of a row out.
+    requests_per_s
+        Traffic to plan for, to start the page's arithmetic from.
+    price_per_hour
+        Price of a machine-hour, in any currency.
+    cores_per_machine
+        Cores of such a machine.
+    """
+    from plimsoll.search.dossier import gathered
+
+    if kind is not None:
+        _paper(run, kind, out, page_only={"--no-rows": not rows, "--requests-per-s": requests_per_s,
+                                          "--price-per-hour": price_per_hour, "--cores-per-machine": cores_per_machine})
+        return
+    from plimsoll.report import page
+    from plimsoll.report.page.capacity import Traffic
+
+    traffic = Traffic(requests_per_s, price_per_hour, cores_per_machine)
+    path = page.keep(gathered(run), run if out is None else out, rows=rows, traffic=traffic)
+    _console().print(f"page       {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command
+def why(
+    run: Path, recipe: str = "", /, *,
+    without: Annotated[tuple[str, ...], Parameter(name="--not", negative=())] = (),
+) -> None:
+    """Say why a finished run chose what it did, and why not what you name, from what it recorded and nothing else.
+
+    Every answer has its numbers and the files they stand in. What was never tried is answered by what was predicted
+    of it, or by "not tried" and the command that would try it. Asked again, an answer goes one level deeper.
+
+    Parameters
+    ----------
+    run
+        The folder of a finished run of tune or train.
+    recipe
+        A trial's id or its recipe, or a beginning of either that no other has.
+    without
+        Why not this: eager, a runtime, a move, a method, a number format, more-layers, fewer-layers, keep=3, a setting
+        such as int8_static, or a trial. Given again, it is asked within the answer to the one before.
+    """
+    from plimsoll.report import why as report
+    from plimsoll.search.why import why as search
+
+    report.show(search(run, recipe, without), _console(), run)
+
+
+@app.command
 def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
     """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
 
@@ -250,6 +327,61 @@ def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative
         for one in text if text else texts(sys.stdin.buffer):
             answer = predictor.predict([one])[0].record()
             print(json.dumps({"text": one, **answer}, ensure_ascii=False), flush=True)
+
+
+@app.command
+def compare(first: Path, second: Path, /, *, out: Path | None = None) -> int:
+    """Put two finished runs side by side: two machines, two weeks, two models; and say what of it is no noise.
+
+    Qualities on the same test rows are paired row by row; of speeds only those over each run's own baseline are
+    compared, for the runs were not timed in one race.
+
+    Parameters
+    ----------
+    first
+        A finished run of tune.
+    second
+        Another one, which is compared with it.
+    out
+        Write the page as Markdown to this file, and the record beside it as .json.
+    """
+    from plimsoll.report import compare as report
+    from plimsoll.search.compare import compared
+
+    console = _console()
+    found = compared(first, second)
+    record = None if out is None else report.keep(found, out)
+    report.show(found, console)
+    if record is not None:
+        console.print(f"\npage       {out}\nrecord     {record}", highlight=False, markup=False)
+    return 0
+
+
+@app.command
+def track(run: Path, /, *, store: str | None = None, experiment: str = "plimsoll", artifact: bool = False) -> int:
+    """Log a finished run to MLflow: one run for the decision, one nested in it for every trial.
+
+    A run that stands there already is not doubled: what is missing of it is added. Logged are the numbers with their
+    bounds, the recipe, the spec, decision.json, decisions.md, and report.html where there is one, row texts in it and
+    all. Needs the extra `track` (pip install "plimsoll-ml[track]").
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    store
+        An MLflow tracking URI; default what MLFLOW_TRACKING_URI names, else mlflow.db beside the run folders.
+    experiment
+        The experiment to log it under.
+    artifact
+        Log the folder of the artifact as well.
+    """
+    from plimsoll.report import track as report
+    from plimsoll.search.dossier import gathered
+
+    tracked = report.log(gathered(run), store, experiment, artifact=artifact)
+    report.show(tracked, _console())
+    return 0
 
 
 @app.command
@@ -318,8 +450,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
-    from plimsoll.report import log, terminal
+    from plimsoll.report import log, page, terminal
     from plimsoll.report.progress import Screen
+    from plimsoll.search.dossier import gathered
     from plimsoll.search.tune import tune as search
 
     console = _console()
@@ -327,8 +460,22 @@ def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
     with Screen(console) as screen:
         decision = search(spec, out, screen.show, ending=ending)
     log.keep(decision, out)
+    page.keep(gathered(out), out)
     terminal.show(decision, console)
     return 0 if decision.verdict == "met" else 3
+
+
+def _paper(run: Path, kind: Literal["case-study", "launch", "decision-log", "model-card"], out: Path | None,
+           page_only: dict[str, object]) -> None:
+    from plimsoll.core.errors import UserError
+    from plimsoll.report.papers import keep
+    from plimsoll.search.dossier import gathered
+
+    given = [name for name, value in page_only.items() if value]
+    if given:
+        raise UserError(f"{given[0]} is for the page, and --as {kind} writes a paper", f"leave out {given[0]} or --as")
+    path = keep(gathered(run), kind, out or run / f"{kind}.md")
+    _console().print(f"paper      {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _train_together(

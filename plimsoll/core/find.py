@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
 from plimsoll.core.errors import SpecError, nearest
 from plimsoll.core.parts import Move, Part, Runtime, Task
+from plimsoll.core.record import Record
 
 Folder = Literal["moves", "runtimes", "tasks"]
 _BASE: dict[str, type[Part]] = {"moves": Move, "runtimes": Runtime, "tasks": Task}
@@ -105,14 +106,14 @@ def write(value: Part) -> dict[str, Any]:
     return {_TAG[folder]: name, **value.model_dump(mode="json")}
 
 
-def field_docs(cls: type[Part]) -> dict[str, str]:
+def field_docs(cls: type[Record]) -> dict[str, str]:
     """Return the string that stands below each field in the source of the class and its parents."""
     import ast
     import inspect
     import textwrap
 
     docs: dict[str, str] = {}
-    for base in reversed([c for c in cls.__mro__ if issubclass(c, Part)]):
+    for base in reversed([c for c in cls.__mro__ if issubclass(c, Record)]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         assert isinstance(body, ast.ClassDef)
         for field, text in zip(body.body, body.body[1:], strict=False):

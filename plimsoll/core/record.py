@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -57,6 +57,20 @@ def digest(value: Any) -> str:
     """Return 16 hex digits that name a JSON value: equal values give equal digests, in any key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """Return nested tables flat, each leaf under its dotted key: {"load.batch": 1, "search.moves.0.epochs": 6}.
+
+    A list of plain values is one leaf, a list of tables is not.
+    """
+    if isinstance(value, dict):
+        inside = [(str(k), v) for k, v in cast(dict[Any, Any], value).items()]
+    elif isinstance(value, list | tuple) and any(isinstance(v, dict) for v in cast(list[Any], value)):
+        inside = [(str(i), v) for i, v in enumerate(cast(list[Any], value))]
+    else:
+        return {key: value}
+    return {k: v for name, one in inside for k, v in leaves(one, f"{key}.{name}" if key else name).items()}
 
 
 def plain(value: Any) -> Any:

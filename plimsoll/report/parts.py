@@ -9,6 +9,7 @@ from rich.console import Console
 from plimsoll.core import find
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Part, Runtime
+from plimsoll.core.record import Record
 
 
 def show(folder: find.Folder, console: Console) -> None:
@@ -36,8 +37,8 @@ def _to_build(cls: type[Part]) -> str | None:
     return None
 
 
-def fields(cls: type[Part]) -> list[tuple[str, str]]:
-    """Return each field of a part as (`name: type = default`, its one-line documentation)."""
+def fields(cls: type[Record]) -> list[tuple[str, str]]:
+    """Return each field of a part, or of another record, as (`name: type = default`, its one-line documentation)."""
     documented = find.field_docs(cls)
     out: list[tuple[str, str]] = []
     for name, info in cls.model_fields.items():

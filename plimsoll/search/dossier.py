@@ -16,6 +16,7 @@ from plimsoll.core.decision import Decision, Side
 from plimsoll.core.dossier import Dossier, Who
 from plimsoll.core.errors import RunError
 from plimsoll.core.evaluation import EVALUATION, Evaluation
+from plimsoll.core.forecast import FORECAST_RECORD, Forecast
 from plimsoll.core.profile import Profile, profile_record
 from plimsoll.core.store import write_atomic
 from plimsoll.core.trial import Trial
@@ -70,6 +71,7 @@ def gathered(folder: Path) -> Dossier:
         log=_log(folder / "log.jsonl"),
         evaluation=Evaluation.from_file(folder / EVALUATION) if (folder / EVALUATION).exists() else None,
         comparison=Comparison.from_file(folder / COMPARISON) if (folder / COMPARISON).exists() else None,
+        forecast=Forecast.from_file(folder / FORECAST_RECORD) if (folder / FORECAST_RECORD).exists() else None,
         profiles={who: Profile.from_file(folder / profile_record(who)) for who in get_args(Who)
                   if (folder / profile_record(who)).exists()},
     )
