@@ -29,18 +29,21 @@ from plimsoll.core.spec import Budget
 
 _BLOCK = 20
 """Requests of a block; whole and staged ones take turns with the same rows, A B, B A, A B, ..."""
+_LEAST = 60
+"""Requests: an upper bound on p95 takes 59."""
 _WARM_SHARE = 0.25
-_OPERATOR_ROWS = 32
+_OPERATOR_ROWS, _LEAST_OPERATOR_ROWS = 32, 4
+_OPERATOR_S = 2.0
+"""What the requests of the runtime's own profile may take, were it free."""
 _TRACED = 50
 _HEAVIEST = 3
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to look. Requests of each kind: as many as fit, but at least and at most so many."""
+    """How long to look: as many requests of each kind as fit, but at most so many, and enough for a bound on p95."""
 
     seconds: float = 12.0
-    least: int = 400
     most: int = 4000
 
 
@@ -73,7 +76,7 @@ def measure(
         timed = _timed(process, effort)
     finally:
         process.close()
-    found, reason = _operators(folder, artifact, timed.ids, log)
+    found, reason = _operators(folder, artifact, timed.ids[:timed.profiled], log)
     profile = _profile(artifact, about, timed, found, reason)
     if trace_to is not None:
         tokens = [sum(map(len, ids)) for ids in timed.ids[:_TRACED]]
@@ -101,6 +104,12 @@ class _Timed:
     def stages_ms(self) -> NDArray[np.float64]:
         """[requests, 5]."""
         return np.diff(self.clocks, axis=1) / 1e6
+
+    @property
+    def profiled(self) -> int:
+        """How many of the first requests are put to the runtime's own profile."""
+        affordable = int(_OPERATOR_S * 1e3 / self.stages_ms[:, STAGES.index("model")].mean())
+        return min(max(affordable, _LEAST_OPERATOR_ROWS), _OPERATOR_ROWS)
 
     @property
     def tokens(self) -> NDArray[np.int64]:
@@ -142,23 +151,28 @@ class _Outside:
 
 
 def _timed(process: _Inside | _Outside, effort: Effort) -> _Timed:
+    end = time.monotonic() + effort.seconds
     said: Mapping[str, Any] = process.call("about")
     rows = said["requests"]
     order = [row for part in schedule(rows, 1, effort.most, 1, 0) for row in part]
     typical_ms = process.call("warm", rows=order, seconds=effort.seconds * _WARM_SHARE)
     fitting = int(effort.seconds * (1 - _WARM_SHARE) * 1e3 / max(typical_ms, 1e-3) / 2)
-    blocks = min(max(fitting, effort.least), effort.most) // _BLOCK
+    blocks = min(max(fitting, _LEAST), effort.most) // _BLOCK
     whole: list[NDArray[np.float64]] = []
     clocks: list[list[int]] = []
     plan = schedule(rows, blocks, _BLOCK, 1, 1)
+    asked: list[int] = []
     for number, block in enumerate(plan):
+        if len(asked) >= _LEAST and time.monotonic() > end:  # the machine got slower than it was
+            break
+        asked += block
         for do in ("whole", "staged") if number % 2 == 0 else ("staged", "whole"):
             taken = process.call(do, rows=block)
             if do == "whole":
                 whole.append(np.array(taken))
             else:
                 clocks += taken
-    ids: list[list[list[int]]] = process.call("tokens", rows=[row for block in plan for row in block])
+    ids: list[list[list[int]]] = process.call("tokens", rows=asked)
     padded = process.call("padded", lengths=[len(one) for texts in ids for one in texts])
     return _Timed(whole, np.array(clocks), ids, sum(padded), said["pads_apart"], said["stopwatch_us"])
 
@@ -166,11 +180,11 @@ def _timed(process: _Inside | _Outside, effort: Effort) -> _Timed:
 def _operators(
     folder: Path, artifact: Artifact, ids: Sequence[Sequence[Sequence[int]]], log: Path
 ) -> tuple[list[Operator], str]:
-    """Return the operators of the first requests' mean, or the reason why there are none.
+    """Return the operators of these requests' mean, or the reason why there are none.
 
     In one more process: what a profiler leaves behind, or breaks, is gone with it.
     """
-    rows = [one for texts in ids[:_OPERATOR_ROWS] for one in texts]
+    rows = [one for texts in ids for one in texts]
     try:
         if artifact.runtime.in_process:
             return stages.operators(folder, rows), ""
@@ -209,7 +223,7 @@ def _profile(artifact: Artifact, about: About, timed: _Timed, found: Sequence[Op
     budget = _budget(about.budget, taken, end_to_end["p95"], about.machine)
     factor = None
     if found:
-        profiled = taken[:_OPERATOR_ROWS, STAGES.index("model")].mean() / texts
+        profiled = taken[:timed.profiled, STAGES.index("model")].mean() / texts
         factor = float(sum(o.seconds for o in found) * 1e3 / profiled)
     return Profile(
         artifact=about.says,
@@ -243,9 +257,11 @@ def _grouped(
     total = sum(o.seconds for o in found)
     if not total:
         return ()
+    by_group: dict[OperatorGroup, list[Operator]] = {}
+    for o in sorted(found, key=lambda o: -o.seconds):
+        by_group.setdefault(o.group, []).append(o)
     groups: list[Operators] = []
-    for group in dict.fromkeys(o.group for o in found):
-        own = sorted((o for o in found if o.group == group), key=lambda o: -o.seconds)
+    for group, own in by_group.items():
         share = sum(o.seconds for o in own) / total
         demand = demands.get(group)
         # of the products, the format that most of the time goes to; a runtime may not say which are products

@@ -76,7 +76,8 @@ def group_of(path: str, kind: str = "") -> OperatorGroup:
     path, kind = re.sub(r"[/.:]+", " ", path.lower()), kind.lower()
     if _QUANTIZING.search(kind):
         return "quantize"
-    for group, pattern in _PATHS:
-        if pattern.search(path):
-            return group
-    return next((group for group, pattern in _KINDS if pattern.search(kind)), "other")
+    for text, patterns in ((path, _PATHS), (kind, _KINDS)):
+        for group, pattern in patterns:
+            if pattern.search(text):
+                return group
+    return "other"

@@ -16,6 +16,9 @@ from plimsoll.report.words import plain, safe
 
 _PAGE = "profile.md"
 
+_WORDS = ("verdict", "in", "heaviest")
+"""Columns that hold no numbers."""
+
 Cells = list[list[str]]
 
 
@@ -36,7 +39,7 @@ def show(profiles: Mapping[Who, Profile], folder: Path, console: Console, notes:
             console.print(f"[bold]{plain(title)}[/]", highlight=False)
             table = Table(box=None, pad_edge=False, padding=(0, 2))
             for i, name in enumerate(head):
-                table.add_column(name, justify="left" if i in (0, len(head) - 1) else "right")
+                table.add_column(name, justify="left" if i == 0 or name in _WORDS else "right")
             for row in rows:
                 table.add_row(*(plain(cell) for cell in row))
             console.print(table, highlight=False)
@@ -91,7 +94,7 @@ def _tables(one: Profile) -> list[tuple[str, list[str], Cells]]:
 
 
 def _stage(s: Stage) -> list[str]:
-    return [s.name, _ms(s.p50_ms), _ms(s.p95_ms), f"{s.mean_ms:.4f}", f"{s.share:.1%}"]
+    return [s.name, _ms(s.p50_ms), _ms(s.p95_ms), f"{s.mean_ms:.4g}", f"{s.share:.1%}"]
 
 
 def _allotted(a: Allotted) -> list[str]:
@@ -101,7 +104,7 @@ def _allotted(a: Allotted) -> list[str]:
 
 def _operators(o: Operators) -> list[str]:
     return [
-        o.group, f"{o.mean_ms:.4f}", f"{o.share:.1%}",
+        o.group, f"{o.mean_ms:.4g}", f"{o.share:.1%}",
         _maybe(o.flop, 1e6, ".2f"), _maybe(o.traffic_bytes, 1e3, ".0f"), _maybe(o.gops, 1, ".0f"),
         _maybe(o.intensity, 1, ".1f"), "-" if o.share_of_roof is None else f"{o.share_of_roof:.0%}", o.number or "-",
         ", ".join(o.heaviest),
@@ -128,7 +131,7 @@ def _lines(one: Profile) -> list[str]:
 
 
 def _ms(m: Measurement) -> str:
-    return f"{m.value:.4f} ({m.low:.4f} to {m.high:.4f})"
+    return f"{m.value:.4g} ({m.low:.4g} to {m.high:.4g})"
 
 
 def _maybe(value: float | None, unit: float, form: str) -> str:

@@ -132,7 +132,7 @@ class Native(Runtime):
             session.logits([row])
         spent = np.array([session.timed(row) for row in rows]).mean(axis=0)
         session.close()
-        products = dict.fromkeys(("attention", "feed-forward"), self.number) | {"head": "fp32"}
+        products: dict[OperatorGroup, Number] = {"attention": "int8", "feed-forward": "int8", "head": "fp32"}
         return [Operator(f"{group} of native.cpp", group, seconds, number=products.get(group))
                 for group, seconds in zip(_GROUPS, spent.tolist(), strict=True)]
 

@@ -17,9 +17,10 @@ from plimsoll.search import subject
 from plimsoll.search.attempt import Bench
 from plimsoll.search.subject import Served
 
-_BESIDE = Effort(seconds=4.0, least=200, most=2000)
-"""At the end of a search: some five seconds each with the start, ten for an eager baseline."""
-_FAKE = Effort(seconds=0.2, least=80, most=80)
+_BESIDE = Effort(seconds=4.0)
+"""At the end of a search: with the start and the operators some ten seconds for an eager baseline, six for others."""
+_FAKE = Effort(seconds=0.0)
+"""The fewest requests there are: a fake's times mean nothing."""
 
 
 def beside(decision: Decision, bench: Bench) -> None:

@@ -28,7 +28,7 @@ from plimsoll.runtimes.null import Null
 SHAPE = ModelShape(hidden=384, head_size=32, outputs=3, layers=(LayerShape(heads=12, neurons=1536),) * 2)
 CEILINGS = Ceilings(device="cpu", threads=1, fp32_gflops=100, fp32_kernel="", bf16_gflops=100, bf16_kernel="",
                     int8_gops=400, int8_kernel="", memory_gb_s=50)
-FEW = Effort(seconds=0.05, least=80, most=80)
+FEW = Effort(seconds=30.0, most=80)
 OPERATORS = [Operator("x query", "attention", 3e-3, number="int8"), Operator("x value", "attention", 1e-3),
              Operator("x up", "feed-forward", 4e-3, number="int8"), Operator("x round", "quantize", 2e-3, calls=6.0)]
 
@@ -89,6 +89,14 @@ def test_an_artifact_is_measured_over_its_texts(null_folder: Path, texts: Path, 
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert sum(e["name"] == "request" for e in events) == 50
     assert Profile.model_validate_json(found.to_json()) == found
+
+
+def test_it_ends_in_time_but_with_enough_requests_for_a_bound(
+    null_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    found = measure(sealed(null_folder), texts, About("null"), tmp_path / "log", Effort(seconds=0.0))
+    assert found.requests == 60
+    assert all(np.isfinite(s.p95_ms.high) for s in found.stages)
 
 
 def test_it_runs_in_a_process_of_its_own(

@@ -308,7 +308,7 @@ def test_profile_prints_where_the_time_goes_and_keeps_it(
                   "Latency budget", "null has no profile of its operators", "profile-chosen.trace.json"):
         assert words in printed
     assert "# Where the time of a request goes" in (out / "profile.md").read_text()
-    assert json.loads((out / "profile-chosen.json").read_text())["requests"] == 80
+    assert json.loads((out / "profile-chosen.json").read_text())["requests"] == 60
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
