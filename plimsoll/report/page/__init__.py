@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from plimsoll.core.dossier import Dossier
 from plimsoll.core.store import write_atomic
+from plimsoll.report import profile
 from plimsoll.report.page import trials
 from plimsoll.report.page.capacity import Traffic
 from plimsoll.report.page.figures import LOOK
@@ -54,7 +55,8 @@ def write(dossier: Dossier, *, rows: bool = True, traffic: Traffic | None = None
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_one_line)
-    environment.globals.update(number=number, delta=delta, share=share, facts=facts, cells=cells, lost=lost)
+    environment.globals.update(number=number, delta=delta, share=share, facts=facts, cells=cells, lost=lost,
+                               profile_tables=profile.tables, profile_lines=profile.lines)
     return environment.get_template("page.html").render(
         decision=dossier.decision, dossier=dossier, shown=shown, rows=rows, traffic=traffic or Traffic(),
         style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of ours
