@@ -14,14 +14,13 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from plimsoll.core.dossier import Dossier
+from plimsoll.core.dossier import PAGE, Dossier
 from plimsoll.core.store import write_atomic
 from plimsoll.report import profile
 from plimsoll.report.page import trials
 from plimsoll.report.page.capacity import Traffic
 from plimsoll.report.page.figures import LOOK
 from plimsoll.report.page.sections import cells, facts, lost, sections
-from plimsoll.report.terminal import PAGE
 from plimsoll.report.words import delta, flat, number, share
 
 _HERE = Path(__file__).parent

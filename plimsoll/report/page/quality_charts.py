@@ -78,10 +78,11 @@ def timeline(dossier: Dossier) -> Figure | None:
 
 def as_tried(dossier: Dossier) -> Figure | None:
     """Return each recipe at the minute it was tried, and the best so far; None without a log of them."""
-    timed = any(one.trial.latency_ms is not None for one in unfolding.tried(dossier))
+    tried = unfolding.tried(dossier)
+    timed = any(one.trial.latency_ms is not None for one in tried)
     names, best = roles(dossier), None
     rows: Rows = []
-    for one in unfolding.tried(dossier):
+    for one in tried:
         trial = one.trial
         m = (trial.latency_ms.p95 if trial.latency_ms else None) if timed else trial.validation
         if m is None:
