@@ -36,7 +36,7 @@ def pages() -> dict[str, str]:
 
 def verbs() -> str:
     """Return what `plimsoll VERB --help` says of every verb."""
-    text = app.generate_docs("markdown", heading_level=1, flatten_commands=False)
+    text = app.generate_docs("markdown", heading_level=1, usage_name="plimsoll")
     head, sections = "# Verbs\n\n" + _prose(str(app.help)), re.split(r"(?m)^(?=## plimsoll )", text)[1:]
     return head + "\n\n" + "\n".join(_outside_fences(section.replace(" *[default: ()]*", "")) for section in sections)
 

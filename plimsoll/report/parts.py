@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 from rich.console import Console
 
@@ -42,7 +43,13 @@ def fields(cls: type[Record]) -> list[tuple[str, str]]:
     documented = find.field_docs(cls)
     out: list[tuple[str, str]] = []
     for name, info in cls.model_fields.items():
-        kind = inspect.formatannotation(info.annotation).replace("typing.", "")
+        kind = _kind(inspect.formatannotation(info.annotation).replace("typing.", ""))
         default = "" if info.is_required() else f" = {info.get_default(call_default_factory=True)!r}"
         out.append((f"{name}: {kind}{default}", documented.get(name, "")))
     return out
+
+
+def _kind(annotation: str) -> str:
+    """Return a type as a person writes it: `Optional[Annotated[float, Gt(gt=0)]]` is `float | None`."""
+    plain = re.sub(r"Annotated\[(\w+), [^\]]*\]", r"\1", annotation)
+    return re.sub(r"^Optional\[(.+)\]$", r"\1 | None", plain)
