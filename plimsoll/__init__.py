@@ -61,14 +61,16 @@ def tune(spec: Spec | Path | str, out: Path | str | None = None) -> Decision:
     `plimsoll.core.errors.UserError` for a wrong spec, data or model.
     """
     from plimsoll.core import spec as core_spec
-    from plimsoll.report import log
+    from plimsoll.report import log, page
     from plimsoll.search import tune as search
+    from plimsoll.search.dossier import gathered
 
     name = Path(spec).stem if isinstance(spec, str | Path) else spec.digest
     question = core_spec.Spec.read(spec) if isinstance(spec, str | Path) else spec
     folder = Path("runs") / name if out is None else Path(out)
     decision = search.tune(question, folder)
     log.keep(decision, folder)
+    page.keep(gathered(folder), folder)
     return decision
 
 

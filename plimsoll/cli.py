@@ -147,6 +147,35 @@ def evaluate(
 
 
 @app.command
+def profile(target: Path, /, *, out: Path | None = None, rows: Path | None = None) -> int:
+    """Show where the time of a request goes, from its bytes to its answer: profile.md, a record and a trace of each.
+
+    Stages with their percentiles over the real lengths, padding, the runtime's operators by group against what this
+    machine can do at most, and each stage beside its share of the latency budget. The traces open in Perfetto.
+
+    Parameters
+    ----------
+    target
+        A finished run of tune or train, whose baseline is profiled too; its spec, where the run is in runs/<name>; or
+        an artifact folder.
+    out
+        Where to write; default the run folder, or runs/<name>-profile for an artifact.
+    rows
+        Rows whose texts are asked in place of the run's test rows.
+    """
+    from plimsoll.report import profile as report
+    from plimsoll.report.progress import Screen
+    from plimsoll.search.profile import profile as search
+
+    console = _console()
+    with Screen(console) as screen:
+        found = search(target, screen.show, out=out, rows=rows)
+    report.keep(found.profiles, found.folder, found.notes)
+    report.show(found.profiles, found.folder, console, found.notes)
+    return 0
+
+
+@app.command
 def finish(run: Path, /) -> int:
     """End an interrupted search and decide from what it has: the best artifact so far, certified as any other.
 
@@ -197,6 +226,83 @@ def show(run: Path, /) -> int:
     decision = plimsoll.show(run)
     terminal.show(decision, _console())
     return 0 if decision.verdict == "met" else 3
+
+
+@app.command
+def report(
+    run: Path,
+    /,
+    *,
+    kind: Annotated[
+        Literal["case-study", "launch", "decision-log", "model-card"] | None, Parameter(name="--as")
+    ] = None,
+    out: Path | None = None,
+    rows: bool = True,
+    requests_per_s: float | None = None,
+    price_per_hour: float | None = None,
+    cores_per_machine: float | None = None,
+) -> None:
+    """Write a finished run's page again, report.html, or with --as a paper about it in Markdown.
+
+    The page is one file that opens without a network, and shows what was found since, too: a profile, an evaluation. A
+    paper is written from the run's records and nothing else.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    kind
+        case-study: problem, approach, metrics, impact. launch: a checklist with fields to fill. decision-log: what was
+        considered and rejected. model-card: for the Hugging Face hub, with the evaluation block. Default: the page.
+    out
+        The file or the folder to write to; default report.html, or <kind>.md, in the run folder.
+    rows
+        Show the rows that artifact and baseline answer differently. --no-rows leaves every text and label of a row out.
+    requests_per_s
+        Traffic to plan for, to start the page's arithmetic from.
+    price_per_hour
+        Price of a machine-hour, in any currency.
+    cores_per_machine
+        Cores of such a machine.
+    """
+    from plimsoll.search.dossier import gathered
+
+    if kind is not None:
+        _paper(run, kind, out, page_only={"--no-rows": not rows, "--requests-per-s": requests_per_s,
+                                          "--price-per-hour": price_per_hour, "--cores-per-machine": cores_per_machine})
+        return
+    from plimsoll.report import page
+    from plimsoll.report.page.capacity import Traffic
+
+    traffic = Traffic(requests_per_s, price_per_hour, cores_per_machine)
+    path = page.keep(gathered(run), run if out is None else out, rows=rows, traffic=traffic)
+    _console().print(f"page       {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command
+def why(
+    run: Path, recipe: str = "", /, *,
+    without: Annotated[tuple[str, ...], Parameter(name="--not", negative=())] = (),
+) -> None:
+    """Say why a finished run chose what it did, and why not what you name, from what it recorded and nothing else.
+
+    Every answer has its numbers and the files they stand in. What was never tried is answered by what was predicted
+    of it, or by "not tried" and the command that would try it. Asked again, an answer goes one level deeper.
+
+    Parameters
+    ----------
+    run
+        The folder of a finished run of tune or train.
+    recipe
+        A trial's id or its recipe, or a beginning of either that no other has.
+    without
+        Why not this: eager, a runtime, a move, a method, a number format, more-layers, fewer-layers, keep=3, a setting
+        such as int8_static, or a trial. Given again, it is asked within the answer to the one before.
+    """
+    from plimsoll.report import why as report
+    from plimsoll.search.why import why as search
+
+    report.show(search(run, recipe, without), _console(), run)
 
 
 @app.command
@@ -344,8 +450,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
-    from plimsoll.report import log, terminal
+    from plimsoll.report import log, page, terminal
     from plimsoll.report.progress import Screen
+    from plimsoll.search.dossier import gathered
     from plimsoll.search.tune import tune as search
 
     console = _console()
@@ -353,8 +460,22 @@ def _tune(spec: Spec, out: Path, *, ending: bool = False) -> int:
     with Screen(console) as screen:
         decision = search(spec, out, screen.show, ending=ending)
     log.keep(decision, out)
+    page.keep(gathered(out), out)
     terminal.show(decision, console)
     return 0 if decision.verdict == "met" else 3
+
+
+def _paper(run: Path, kind: Literal["case-study", "launch", "decision-log", "model-card"], out: Path | None,
+           page_only: dict[str, object]) -> None:
+    from plimsoll.core.errors import UserError
+    from plimsoll.report.papers import keep
+    from plimsoll.search.dossier import gathered
+
+    given = [name for name, value in page_only.items() if value]
+    if given:
+        raise UserError(f"{given[0]} is for the page, and --as {kind} writes a paper", f"leave out {given[0]} or --as")
+    path = keep(gathered(run), kind, out or run / f"{kind}.md")
+    _console().print(f"paper      {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _train_together(

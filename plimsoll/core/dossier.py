@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import Field
 
-from plimsoll.core.comparison import Comparison
+from plimsoll.core.comparison import COMPARISON, Comparison
 from plimsoll.core.decision import Decision
-from plimsoll.core.evaluation import Evaluation
-from plimsoll.core.profile import Profile
+from plimsoll.core.evaluation import EVALUATION, Evaluation
+from plimsoll.core.forecast import FORECAST_RECORD, Forecast
+from plimsoll.core.profile import Profile, profile_record
 from plimsoll.core.record import Record
 from plimsoll.core.trial import Trial
 
@@ -30,4 +32,17 @@ class Dossier(Record):
     """log.jsonl line by line: `elapsed_s`, `stage`, and `note` or `text`."""
     evaluation: Evaluation | None = None
     comparison: Comparison | None = None
+    forecast: Forecast | None = None
     profiles: dict[Who, Profile] = Field(default_factory=dict[Who, Profile])
+
+    def written(self) -> dict[str, Any]:
+        """Return the JSON of every record by its file in the run folder, for `core.ink`."""
+        records: dict[str, Record | None] = {
+            "decision.json": self.decision,
+            **{f"trials/{t.id}.json": t for t in self.trials},
+            EVALUATION: self.evaluation,
+            COMPARISON: self.comparison,
+            FORECAST_RECORD: self.forecast,
+            **{profile_record(who): profile for who, profile in self.profiles.items()},
+        }
+        return {name: json.loads(record.to_json()) for name, record in records.items() if record is not None}

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from plimsoll.core.errors import Unsupported
+from plimsoll.core.operators import Operator
+from plimsoll.core.profile import Number
 from plimsoll.core.record import Record
 
 Device = Literal["cpu", "cuda"]
@@ -129,6 +131,24 @@ class Session(ABC):
         For a task that is answered per token: [rows, longest, labels], NaN past the end of a row (`core.ragged`).
         """
 
+    pads_apart: ClassVar[bool] = False
+    """Whether `prepare` makes a row's arrays and `compute` does the rest; else padding is part of what computes."""
+
+    def prepare(self, row: Sequence[int]) -> Any:
+        """Return what `compute` takes for the token ids of one row: its arrays, filled and padded.
+
+        They may stand in memory that the next row is written to, so one row is prepared and computed at a time.
+        """
+        return row
+
+    def compute(self, prepared: Any) -> NDArray[np.float32]:
+        """Return the answer to one prepared row, float32 [1, labels] or [1, tokens, labels]."""
+        return self.logits([prepared])
+
+    def padded(self, tokens: int) -> int:
+        """Return how many tokens a row of so many is computed as, when it comes alone."""
+        return tokens
+
     def close(self) -> None:  # noqa: B027 - most sessions hold nothing that goes away with them only when told
         """Give back what the session holds."""
 
@@ -180,6 +200,11 @@ class Runtime(Part, ABC):
         return self.model_copy(update={"threads": 1})
 
     @property
+    def number(self) -> Number:
+        """What most of the products are computed in: it decides which of the machine's ceilings holds."""
+        return "fp32"
+
+    @property
     def keeps_precise(self) -> bool:
         """Whether this setting rounds weights, but not those of the layers that the move quantize names."""
         return False
@@ -191,6 +216,14 @@ class Runtime(Part, ABC):
     @abstractmethod
     def open(self, folder: Path) -> Session:
         """Open what `build` wrote. Imports only what serving needs."""
+
+    def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
+        """Return the operators of the mean request, in the order they run, by the runtime's own profile.
+
+        folder: what `build` wrote; rows: token ids, answered one row at a time. Raises Unsupported, with the reason in
+        a sentence, where there is no such profile.
+        """
+        raise Unsupported(f"{self.name()} has no profile of its operators")
 
 
 class Task(Part, ABC):

@@ -12,9 +12,18 @@ StageName = Literal["decode", "tokenize", "pad", "model", "post"]
 """decode: JSON to text. tokenize: text to token ids. pad: ids to the arrays a runtime takes. model: the call that
 computes. post: numbers to an answer."""
 STAGES: tuple[StageName, ...] = ("decode", "tokenize", "pad", "model", "post")
+PARTS: dict[str, tuple[StageName, ...]] = {
+    **{name: (name,) for name in STAGES},
+    "preprocess": ("decode", "tokenize", "pad"),
+    "postprocess": ("post",),
+}
+"""What a latency budget may be split into: any stage, and several under one name."""
 
 OperatorGroup = Literal["attention", "feed-forward", "norm", "embedding", "quantize", "head", "other"]
 """quantize: to int8 and back, where a runtime does so in an operator of its own."""
+
+Number = Literal["fp32", "bf16", "int8"]
+"""A number format that products are computed in; bf16 stands for any of 16 bits."""
 
 
 class Stage(Record):
@@ -40,8 +49,13 @@ class Operators(Record):
     """Floating-point or integer operations of a request of mean length; None where no product is computed."""
     traffic_bytes: float | None = None
     """Weights and activations read and written for such a request, each once: the least that can be moved."""
-    number: Literal["fp32", "bf16", "int8"] | None = None
+    number: Number | None = None
     """What the products are computed in; decides which ceiling holds."""
+    roof_gops: float | None = None
+    """The most this machine can do here, 10^9 operations a second: the ceiling of the number format, or what its memory
+    lets through at this intensity, whichever is less."""
+    share_of_roof: float | None = None
+    """The rate that was reached as a share of that."""
     calls: float = 0.0
     """Operators of the group that run for a request."""
     heaviest: tuple[str, ...] = ()
@@ -93,6 +107,13 @@ class Profile(Record):
     operators: tuple[Operators, ...] = ()
     """By group, the heaviest first; empty where the runtime has no profile of its own, see `operators_reason`."""
     operators_reason: str = ""
+    operators_factor: float | None = None
+    """All operators by the runtime's own profile, over the model stage of the same requests without one: its cost makes
+    them more, and what lies between them less. The groups above are scaled to add up to the model stage."""
+    stopwatch_us: float = 0.0
+    """What reading the clock between the stages takes of a request."""
+    pads_apart: bool = True
+    """Whether padding is a stage of its own; else the runtime does it inside the model stage."""
     ceilings: dict[str, Any] = Field(default_factory=dict[str, Any])
     """The measured ceilings of this machine at this thread count: `bench.ceilings.Ceilings`."""
     share_of_ceiling: float | None = None
@@ -109,3 +130,8 @@ class Profile(Record):
 def profile_record(who: str) -> str:
     """Return the name of the record of the baseline's or the chosen artifact's profile in a run folder."""
     return f"profile-{who}.json"
+
+
+def trace_file(who: str) -> str:
+    """Return the name of the trace beside that record, for Perfetto."""
+    return f"profile-{who}.trace.json"

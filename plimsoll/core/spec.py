@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_serializer, model_validator
 
 from plimsoll.core import find
-from plimsoll.core.errors import SpecError
+from plimsoll.core.errors import SpecError, nearest
 from plimsoll.core.find import AnyMove, AnyRuntime, AnyTask
 from plimsoll.core.parts import Device, Part
+from plimsoll.core.profile import PARTS
 from plimsoll.core.record import Record, digest
 
 _SOURCES = (("task", "train"), ("task", "test"), ("task", "validation"), ("model", "name"))
@@ -42,6 +43,35 @@ class Budget(Record):
     """Peak resident memory of the serving process, in MB (10^6 bytes)."""
     search_minutes: PositiveFloat = 15.0
     """Wall-clock minutes the whole search may take; training is planned to fit."""
+    split: dict[str, float] = Field(default_factory=dict[str, float])
+    """Shares of the latency that parts of a request may take at p95, such as `preprocess = 0.2, model = 0.8`; of
+    `p95_ms`, or of the measured p95 where there is no such limit. No limit of the search: a profile reports on it."""
+
+    def __iter__(self) -> Generator[tuple[str, Any], None, None]:
+        """Return the limits and the search's minutes, name and value: numbers all, so without the split."""
+        return ((name, value) for name, value in super().__iter__() if name != "split")
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_split(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # a spec without one keeps the digest that the runs it already has were made under
+        return {name: value for name, value in write(self).items() if name != "split" or value}
+
+    @model_validator(mode="after")
+    def _parts_of_a_request(self) -> Self:
+        for name, share in self.split.items():
+            if name not in PARTS:
+                raise SpecError(f'unknown part of a request "{name}" in budget.split', nearest(name, PARTS))
+            if not 0 < share <= 1:
+                raise SpecError(f"budget.split.{name} = {share:g} is no share", "need one above 0 and at most 1")
+        stages = [stage for name in self.split for stage in PARTS[name]]
+        twice = next((stage for stage in stages if stages.count(stage) > 1), None)
+        if twice is not None:
+            both = " and ".join(name for name in self.split if twice in PARTS[name])
+            raise SpecError(f"budget.split has the stage {twice} twice, in {both}", "give it a share once")
+        if sum(self.split.values()) > 1 + 1e-9:
+            raise SpecError(f"the shares of budget.split add up to {sum(self.split.values()):g}",
+                            "they may add up to 1 at most")
+        return self
 
     @model_validator(mode="after")
     def _something_to_hold(self) -> Self:

@@ -11,7 +11,7 @@ from rich.table import Table
 from plimsoll.core.evaluation import EVALUATION, Evaluation, Forgotten, Group, Judged, Robustness
 from plimsoll.core.record import Measurement
 from plimsoll.core.store import write_atomic
-from plimsoll.report.words import delta, plain, safe, share
+from plimsoll.report.words import delta, lines, place, plain, safe, share
 
 _PAGE = "evaluation.md"
 _WORST = 8
@@ -31,12 +31,12 @@ def show(found: Evaluation, console: Console) -> None:
     """Print an evaluation: of the classes only those that are flagged and the worst."""
     console.print()
     console.print(f"[bold]{plain(found.artifact)}[/]   {plain(found.verdict)}", highlight=False)
-    for title, head, rows in _tables(found, _some(found.classes)):
+    for title, head, rows in tables(found, _some(found.classes)):
         console.print()
         console.print(f"[bold]{plain(title)}[/]", highlight=False)
         table = Table(box=None, pad_edge=False, padding=(0, 2))
         for i, name in enumerate(head):
-            table.add_column(name, justify="left" if i == 0 else "right")
+            table.add_column(plain(name), justify="left" if i == 0 else "right")
         for row in rows:
             table.add_row(*(plain(cell) for cell in row))
         console.print(table, highlight=False)
@@ -45,33 +45,31 @@ def show(found: Evaluation, console: Console) -> None:
     console.print("[dim]bounds in brackets hold one-sided at 95 % each[/]", highlight=False)
     if found.folder:
         folder = Path(found.folder)
-        console.print(f"\nrecord     {folder / EVALUATION}\nall of it  {folder / _PAGE}", highlight=False, markup=False)
+        console.print(lines(f"\nrecord     {folder / EVALUATION}\nall of it  {folder / _PAGE}"), highlight=False)
 
 
 def write(found: Evaluation) -> str:
     """Return an evaluation as Markdown, every class in it; text from data and models is escaped."""
-    lines = [f"# Evaluation of {safe(found.artifact)}", "", safe(found.verdict), "",
-             f"{found.rows:,} rows of {safe(found.source)}. Bounds in brackets hold one-sided at 95 % each.", ""]
-    for title, head, rows in _tables(found, found.classes):
-        lines += [f"## {safe(title)}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
-                  *(f"| {' | '.join(safe(cell) for cell in row)} |" for row in rows), ""]
+    page = [f"# Evaluation of {safe(found.artifact)}", "", safe(found.verdict), "",
+            f"{found.rows:,} rows of {safe(found.source)}. Bounds in brackets hold one-sided at 95 % each.", ""]
+    for title, head, rows in tables(found, found.classes):
+        page += [f"## {safe(title)}", "", f"| {' | '.join(safe(name) for name in head)} |", f"|{'---|' * len(head)}",
+                 *(f"| {' | '.join(safe(cell) for cell in row)} |" for row in rows), ""]
     if found.flips is not None and found.flips.rows:
-        lines += ["## Rows that only one of artifact and baseline has right", "",
-                  "| row | text | label | baseline | artifact |", "|---|---|---|---|---|",
-                  *(f"| {f.row} | {safe(f.text)} | {safe(f.label)} | {safe(f.baseline)} | {safe(f.artifact)} |"
-                    for f in found.flips.rows[:_FLIPS]), ""]
+        page += ["## Rows that only one of artifact and baseline has right", "",
+                 "| row | text | label | baseline | artifact |", "|---|---|---|---|---|",
+                 *(f"| {f.row} | {safe(f.text)} | {safe(f.label)} | {safe(f.baseline)} | {safe(f.artifact)} |"
+                   for f in found.flips.rows[:_FLIPS]), ""]
         if found.flips.lost + found.flips.gained > _FLIPS:
-            lines += [f"{found.flips.lost} lost and {found.flips.gained} gained in all; more are in {EVALUATION}.", ""]
-    lines += ["## Notes", "", *(f"- {safe(note)}" for note in found.notes), ""] if found.notes else []
-    machine = found.machine.get("fingerprint", {})
-    return "\n".join([*lines, "## Machine and time", "",
-                      f"- {safe(str(machine.get('cpu', 'unknown')))}, {machine.get('cores_allowed', '?')} cores, "
-                      f"digest `{found.machine.get('digest', '')}`", f"- {found.seconds:g} s", ""])
+            page += [f"{found.flips.lost} lost and {found.flips.gained} gained in all; more are in {EVALUATION}.", ""]
+    page += ["## Notes", "", *(f"- {safe(note)}" for note in found.notes), ""] if found.notes else []
+    return "\n".join([*page, "## Machine and time", "",
+                      f"- {place(found.machine)}", f"- {found.seconds:g} s", ""])
 
 
-def _tables(found: Evaluation, classes: Sequence[Group]) -> list[tuple[str, list[str], Cells]]:
+def tables(found: Evaluation, classes: Sequence[Group]) -> list[tuple[str, list[str], Cells]]:
     """Return every table as (title, column names, rows of cells), unescaped."""
-    tables = [
+    made = [
         ("Quality and calibration",
          ["model", found.metric, "artifact against it", "macro F1", "calibration error", "by chance", "overconfidence",
           "Brier"],
@@ -86,8 +84,8 @@ def _tables(found: Evaluation, classes: Sequence[Group]) -> list[tuple[str, list
          [_noise(r) for r in found.robustness]),
     ]
     if found.forgotten is not None:
-        tables += _forgotten(found.forgotten)
-    return [(title, head, rows) for title, head, rows in tables if rows]
+        made += _forgotten(found.forgotten)
+    return [(title, head, rows) for title, head, rows in made if rows]
 
 
 def _judged(m: Judged) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 from plimsoll.core.decision import Decision, Side
 from plimsoll.core.store import write_atomic
-from plimsoll.report.words import delta, number, safe, share
+from plimsoll.report.words import code, delta, number, place, safe, share
 
 
 def keep(decision: Decision, folder: Path) -> Path:
@@ -26,6 +27,7 @@ def write(decision: Decision) -> str:
         "",
         f"Limits: {', '.join(limits)}.",
         "",
+        *_split(decision),
         *_numbers(decision),
     ]
     if decision.binding is not None:
@@ -45,18 +47,22 @@ def write(decision: Decision) -> str:
     if decision.notes:
         lines += ["## Notes", "", *(f"- {safe(n)}" for n in decision.notes), ""]
     lines += _worst(decision)
-    machine = decision.machine.get("fingerprint", {})
     lines += [
         "## Machine and time",
         "",
-        f"- {safe(str(machine.get('cpu', 'unknown')))}, {machine.get('cores_allowed', '?')} cores allowed, "
-        f"digest `{decision.machine.get('digest', '')}`",
-        f"- ceilings: `{safe(str(decision.machine.get('ceilings', {})))}`",
-        "- seconds: " + ", ".join(f"{k} {v:g}" for k, v in decision.seconds.items()),
-        f"- spec digest `{decision.spec_digest}`",
+        f"- {place(decision.machine)}",
+        f"- ceilings: {code(str(decision.machine.get('ceilings', {})))}",
+        "- seconds: " + ", ".join(f"{safe(k)} {v:g}" for k, v in decision.seconds.items()),
+        f"- spec digest {code(decision.spec_digest)}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _split(decision: Decision) -> list[str]:
+    """Return the latency budget, which is no limit of the search; nothing where the spec has none."""
+    shares = [f"{name} {share:.0%}" for name, share in decision.budget.split.items()]
+    return [f"Of the latency: {', '.join(shares)}; the profile shows each beside its share.", ""] if shares else []
 
 
 def _numbers(decision: Decision) -> list[str]:
@@ -103,7 +109,7 @@ def _others(decision: Decision) -> list[str]:
         "| recipe | state | why not | evidence |",
         "|---|---|---|---|",
         *(
-            f"| {safe(r.recipe.says())} | {r.state} | {safe(r.reason)} | [{r.trial}]({r.evidence}) |"
+            f"| {safe(r.recipe.says())} | {r.state} | {safe(r.reason)} | [{safe(r.trial)}]({quote(r.evidence)}) |"
             for r in decision.rejected
         ),
         "",
@@ -116,9 +122,9 @@ def _sides(a: Side, b: Side) -> list[str]:
         ("p50", number(a.latency_ms.p50), number(b.latency_ms.p50)),
         ("p95", number(a.latency_ms.p95), number(b.latency_ms.p95)),
         ("p99", number(a.latency_ms.p99), number(b.latency_ms.p99)),
-        (f"{a.quality.unit} on test", share(a.quality), share(b.quality)),
+        (f"{safe(a.quality.unit)} on test", share(a.quality), share(b.quality)),
         *(
-            (k, f"{a.scores[k]:.4f}", f"{b.scores[k]:.4f}")
+            (safe(k), f"{a.scores[k]:.4f}", f"{b.scores[k]:.4f}")
             for k in a.scores
             if isinstance(a.scores[k], float) and k in b.scores
         ),

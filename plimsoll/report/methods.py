@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from plimsoll.core.comparison import Comparison, Method
 from plimsoll.core.record import Measurement
 from plimsoll.core.store import write_atomic
-from plimsoll.report.words import safe, share
+from plimsoll.report.words import code, lines, place, plain, safe, share
 
 _STAGES = {"equal_rows": "same rows", "equal_time": "same time", "full": "in full"}
 
@@ -26,58 +25,59 @@ def keep(compared: Comparison, folder: Path) -> Path:
 def show(compared: Comparison, console: Console) -> None:
     """Print a comparison."""
     console.print()
-    console.print(f"[bold green]chosen: {escape(compared.chosen)}[/]   {escape(compared.why)}", highlight=False)
-    console.print(f"on the test rows: {compared.metric} {share(compared.quality)}\n", highlight=False)
+    console.print(f"[bold green]chosen: {plain(compared.chosen)}[/]   {plain(compared.why)}", highlight=False)
+    console.print(f"on the test rows: {plain(compared.metric)} {share(compared.quality)}\n", highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2))
-    for title in _titles(compared):
+    for title in titles(compared):
         table.add_column(title, justify="left" if title == "method" else "right")
     for method in compared.methods:
-        table.add_row(*(escape(cell) for cell in _cells(method)))
+        table.add_row(*(plain(cell) for cell in cells(method)))
     console.print(table, highlight=False)
-    console.print(f"[dim]{escape(_legend(compared))}[/]\n", highlight=False)
+    console.print(f"[dim]{plain(legend(compared))}[/]\n", highlight=False)
     for question in compared.questions:
-        console.print(escape(question), highlight=False)
-    console.print(f"activation checkpointing: {escape(compared.checkpointing)}", highlight=False)
+        console.print(plain(question), highlight=False)
+    console.print(f"activation checkpointing: {plain(compared.checkpointing)}", highlight=False)
     for note in compared.notes:
-        console.print(f"[dim]note: {escape(note)}[/]", highlight=False)
+        console.print(f"[dim]note: {plain(note)}[/]", highlight=False)
     if compared.run:
         run = Path(compared.run)
-        console.print(f"\nmodel      {run / compared.model}\nrecord     {run / 'methods.json'}\n"
-                      f"why        {run / 'decisions.md'}", highlight=False, markup=False)
+        console.print(lines(f"\nmodel      {run / compared.model}\nrecord     {run / 'methods.json'}\n"
+                            f"why        {run / 'decisions.md'}"), highlight=False)
 
 
 def write(compared: Comparison) -> str:
     """Return the comparison as Markdown; text from data and models is escaped."""
-    titles = _titles(compared)
-    lines = [
-        f"# Chosen: {compared.chosen}", "", safe(compared.why), "",
-        f"On the test rows, which took no part in choosing: {compared.metric} {share(compared.quality)}.", "",
+    names = titles(compared)
+    metric = safe(compared.metric)
+    page = [
+        f"# Chosen: {safe(compared.chosen)}", "", safe(compared.why), "",
+        f"On the test rows, which took no part in choosing: {metric} {share(compared.quality)}.", "",
         "## Every method", "",
-        f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}",
-        *(f"| {' | '.join(safe(cell) for cell in _cells(method))} |" for method in compared.methods), "",
-        safe(_legend(compared)), "",
+        f"| {' | '.join(names)} |", f"|{'---|' * len(names)}",
+        *(f"| {' | '.join(safe(cell) for cell in cells(method))} |" for method in compared.methods), "",
+        safe(legend(compared)), "",
         "## Why not the others", "", *(f"- {safe(q)}" for q in compared.questions), "",
         "## Activation checkpointing", "", safe(compared.checkpointing) + ".", "",
         *_policies(compared),
-        "## Learning rates", "", f"| method | {compared.metric} after the sweep, by learning rate |", "|---|---|",
-        *(f"| {m.move.name()} | {', '.join(f'{rate}: {q:.1%}' for rate, q in m.rates.items())} |"
+        "## Learning rates", "", f"| method | {metric} after the sweep, by learning rate |", "|---|---|",
+        *(f"| {safe(m.move.name())} | {', '.join(f'{safe(rate)}: {q:.1%}' for rate, q in m.rates.items())} |"
           for m in compared.methods if m.rates), "",
     ]
     if compared.notes:
-        lines += ["## Notes", "", *(f"- {safe(n)}" for n in compared.notes), ""]
-    machine = compared.machine.get("fingerprint", {})
-    lines += ["## Machine and time", "",
-              f"- {safe(str(machine.get('cpu', 'unknown')))}, {machine.get('cores_allowed', '?')} cores allowed, "
-              f"digest `{compared.machine.get('digest', '')}`",
-              f"- {compared.seconds / 60:.1f} minutes in all", f"- spec digest `{compared.spec_digest}`", ""]
-    return "\n".join(lines)
+        page += ["## Notes", "", *(f"- {safe(n)}" for n in compared.notes), ""]
+    page += ["## Machine and time", "",
+             f"- {place(compared.machine)}",
+             f"- {compared.seconds / 60:.1f} minutes in all", f"- spec digest {code(compared.spec_digest)}", ""]
+    return "\n".join(page)
 
 
-def _titles(compared: Comparison) -> list[str]:
+def titles(compared: Comparison) -> list[str]:
+    """Return the names of the columns in which methods are compared."""
     return ["method", *_STAGES.values(), "minutes", "peak MB", "trained weights", "step ms", "recomputed", "verdict"]
 
 
-def _cells(method: Method) -> list[str]:
+def cells(method: Method) -> list[str]:
+    """Return a method's row below `titles`, unescaped."""
     step = method.step_ms.get("none")
     again = method.recompute
     return [
@@ -96,7 +96,8 @@ def _percent(m: Measurement | None) -> str:
     return "-" if m is None else f"{m.value:.1%} ({m.low:.1%} to {m.high:.1%})"
 
 
-def _legend(compared: Comparison) -> str:
+def legend(compared: Comparison) -> str:
+    """Return how to read those columns."""
     seen = f"{compared.rows.get('equal_rows', 0):,}"
     return (f"{compared.metric} on the validation rows: the mean of {compared.seeds} seeds with bounds that hold "
             f"one-sided at 95 % each, for other seeds and other rows; after the same {seen} rows, in the same time, "
@@ -110,7 +111,10 @@ def _policies(compared: Comparison) -> list[str]:
         return []
     names = list(rows[0].step_ms)
     return [
-        f"| method | {' | '.join(f'{n}: step ms, peak MB' for n in names)} |", f"|{'---|' * (len(names) + 1)}",
-        *(f"| {m.move.name()} | {' | '.join(f'{m.step_ms[n].value:.0f}, {m.peak_memory_mb[n]:,.0f}' for n in names)} |"
-          for m in rows), "",
+        f"| method | {' | '.join(f'{safe(n)}: step ms, peak MB' for n in names)} |", f"|{'---|' * (len(names) + 1)}",
+        *(f"| {' | '.join([safe(m.move.name()), *(_step(m, n) for n in names)])} |" for m in rows), "",
     ]
+
+
+def _step(method: Method, policy: str) -> str:
+    return f"{method.step_ms[policy].value:.0f}, {method.peak_memory_mb[policy]:,.0f}"

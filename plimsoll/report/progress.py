@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from plimsoll.core.parts import Event
+from plimsoll.report.words import lines, plain
 
 _QUIET_S = 15.0
 """Seconds between plain progress lines of one stage."""
@@ -49,9 +49,9 @@ class Screen:
         stage = str(event.get("stage", ""))
         if "text" in event:
             # no breaks of ours: a line may be a command to copy
-            self._console.print(escape(str(event["text"])), highlight=False, soft_wrap=True)
+            self._console.print(lines(str(event["text"])), highlight=False, soft_wrap=True)
         elif "done" not in event:
-            self._console.print(f"[bold]{escape(stage)}[/bold]  {escape(str(event.get('note', '')))}", highlight=False)
+            self._console.print(f"[bold]{plain(stage)}[/bold]  {plain(str(event.get('note', '')))}", highlight=False)
         else:
             self._bar(stage, event)
 
@@ -61,11 +61,11 @@ class Screen:
             if stage != self._stage or self._task is None:
                 if self._task is not None:
                     self._bars.remove_task(self._task)
-                self._task = self._bars.add_task(stage, words="")
+                self._task = self._bars.add_task(plain(stage), words="")
             self._bars.update(self._task, completed=event["done"], total=event["total"], words=words)
         elif stage != self._stage or time.monotonic() - self._spoken > _QUIET_S:
             share = event["done"] / event["total"] if event["total"] else 0
-            self._console.print(f"{stage}  {share:.0%}  {words}", highlight=False, markup=False)
+            self._console.print(f"{plain(stage)}  {share:.0%}  {words}", highlight=False)
             self._spoken = time.monotonic()
         self._stage = stage
 
@@ -83,5 +83,5 @@ def _words(event: Event) -> str:
     if event.get("seconds_left") is not None:
         parts.append(f"{event['seconds_left']:.0f} s left")
     if "note" in event:
-        parts.append(str(event["note"]))
+        parts.append(plain(str(event["note"])))
     return "  ".join(parts)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from plimsoll.core.decision import Decision
-from plimsoll.report.words import delta, number, share
+from plimsoll.report.words import delta, lines, number, plain, share
 
+PAGE = "report.html"
 _LOSERS = 6
 
 
@@ -18,7 +18,7 @@ def show(decision: Decision, console: Console) -> None:
     """Print a decision."""
     color = "green" if decision.verdict == "met" else "red"
     console.print()
-    console.print(f"[bold {color}]verdict: {decision.verdict}[/]   {escape(decision.why)}", highlight=False)
+    console.print(f"[bold {color}]verdict: {decision.verdict}[/]   {plain(decision.why)}", highlight=False)
     console.print()
     _numbers(decision, console)
     if decision.binding is not None:
@@ -27,19 +27,21 @@ def show(decision: Decision, console: Console) -> None:
             highlight=False,
         )
         if decision.binding.floor_from:
-            console.print(f"  {escape(decision.binding.floor_from)}", highlight=False)
+            console.print(f"  {plain(decision.binding.floor_from)}", highlight=False)
         for line in decision.binding.relaxing:
-            console.print(f"  {escape(line)}", highlight=False)
+            console.print(f"  {plain(line)}", highlight=False)
     _losers(decision, console)
     for note in decision.notes:
-        console.print(f"[dim]note: {escape(note)}[/]", highlight=False)
+        console.print(f"[dim]note: {plain(note)}[/]", highlight=False)
     if decision.run:
         run = Path(decision.run)
-        lines = [f"record     {run / 'decision.json'}", f"why        {run / 'decisions.md'}"]
+        files = [f"record     {run / 'decision.json'}", f"why        {run / 'decisions.md'}"]
+        if (run / PAGE).exists():  # a run of an earlier version has none: plimsoll report RUN makes it
+            files.append(f"page       {run / PAGE}")
         if decision.artifact:
             use = f'use it     plimsoll predict {run} --text "..."'
-            lines = [f"artifact   {decision.artifact}", *lines, use]
-        console.print("\n" + "\n".join(lines), highlight=False, markup=False)
+            files = [f"artifact   {decision.artifact}", *files, use]
+        console.print(lines("\n" + "\n".join(files)), highlight=False)
 
 
 def _numbers(decision: Decision, console: Console) -> None:
@@ -48,14 +50,14 @@ def _numbers(decision: Decision, console: Console) -> None:
     if three is None or base is None or chosen is None or decision.speedup_p95 is None or decision.speedup_p50 is None:
         return
     numbers = Table.grid(padding=(0, 2))
-    numbers.add_row("baseline p95", number(three.baseline_p95_ms), escape(base.recipe.says()))
+    numbers.add_row("baseline p95", number(three.baseline_p95_ms), plain(base.recipe.says()))
     numbers.add_row(
-        "optimized p95", f"[bold]{number(three.optimized_p95_ms)}[/]", escape(chosen.recipe.says())
+        "optimized p95", f"[bold]{number(three.optimized_p95_ms)}[/]", plain(chosen.recipe.says())
     )
     numbers.add_row(
         "quality delta",
         f"[bold]{delta(three.quality_delta)}[/]",
-        f"{chosen.quality.unit} {share(chosen.quality)} against the baseline's {base.quality.value:.2%}",
+        f"{plain(chosen.quality.unit)} {share(chosen.quality)} against the baseline's {base.quality.value:.2%}",
     )
     numbers.add_row("speed-up", number(decision.speedup_p95), f"at p95; at p50 {number(decision.speedup_p50)}")
     numbers.add_row(
@@ -80,7 +82,7 @@ def _losers(decision: Decision, console: Console) -> None:
     table = Table.grid(padding=(0, 2))
     ranked = sorted(decision.rejected, key=lambda r: order[r.state])
     for r in ranked[:_LOSERS]:
-        table.add_row(f"  {escape(r.recipe.says())}", f"{r.state}", escape(r.reason))
+        table.add_row(f"  {plain(r.recipe.says())}", f"{r.state}", plain(r.reason))
     console.print(table, highlight=False)
     if len(ranked) > _LOSERS:
         console.print(f"  and {len(ranked) - _LOSERS} more in decisions.md", highlight=False)

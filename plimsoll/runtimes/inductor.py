@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
+from plimsoll.core.operators import Operator
 from plimsoll.core.parts import Device, Runtime, Sample, Session
+from plimsoll.core.profile import Number
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +72,11 @@ class Inductor(Runtime):
         return 0 if self.precision == "fp32" else 1
 
     @property
+    def number(self) -> Number:
+        """As `precision` says."""
+        return self.precision
+
+    @property
     def build_s(self) -> float:
         """Code generation and the C++ compiler."""
         return 60.0
@@ -111,8 +118,15 @@ class Inductor(Runtime):
         run = aoti_load_package(str(folder / _FILE)).loader.boxed_run
         return _CudaSession(run) if self.device == "cuda" else _InductorSession(run)
 
+    def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
+        """Raise Unsupported: the program does not say what it is doing."""
+        raise Unsupported("TorchInductor has fused the operators into loops of its own, and its program names none of "
+                          "them")
+
 
 class _InductorSession(Session):
+    pads_apart: ClassVar[bool] = True
+
     def __init__(self, run: Any) -> None:
         import torch
 
@@ -131,8 +145,19 @@ class _InductorSession(Session):
         out[np.concatenate(batches)] = found
         return out
 
+    def prepare(self, row: Sequence[int]) -> torch.Tensor:
+        """Return the tensor of one row, which is not padded."""
+        return self._tensor([row])
+
+    def compute(self, prepared: torch.Tensor) -> NDArray[np.float32]:
+        """Return the program's answers to token ids, int64 [rows, length]."""
+        return self._run([prepared])[0].numpy()
+
     def _batch(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return self._run([self._torch.tensor(rows)])[0].numpy()
+        return self.compute(self._tensor(rows))
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        return self._torch.tensor(rows)
 
 
 class _CudaSession(_InductorSession):
@@ -143,12 +168,15 @@ class _CudaSession(_InductorSession):
         self.device_ms = 0.0
         return super().logits(input_ids)
 
-    def _batch(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        return self._torch.tensor(rows, device="cuda")
+
+    def compute(self, prepared: torch.Tensor) -> NDArray[np.float32]:
+        """Return the program's answers, and add to `device_ms`."""
         event = self._torch.cuda.Event
         began, ended = event(enable_timing=True), event(enable_timing=True)
-        ids = self._torch.tensor(rows, device="cuda")
         began.record()
-        logits = self._run([ids])[0]
+        logits = self._run([prepared])[0]
         ended.record()
         host = logits.cpu().numpy()  # waits for the device, so both events have happened
         self.device_ms = (self.device_ms or 0.0) + began.elapsed_time(ended)

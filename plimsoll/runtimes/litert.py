@@ -19,7 +19,9 @@ from pydantic import PositiveInt
 
 from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
+from plimsoll.core.operators import Operator, mean_of
 from plimsoll.core.parts import Device, Runtime, Sample, Session
+from plimsoll.core.profile import Number
 from plimsoll.train.buckets import StaticLengths, for_runtime
 
 if TYPE_CHECKING:
@@ -80,6 +82,11 @@ class Litert(Runtime):
         return {"fp32": 0, "int8_dynamic": 1, "int8": 2}[self.precision]
 
     @property
+    def number(self) -> Number:
+        """As `precision` says."""
+        return "fp32" if self.precision == "fp32" else "int8"
+
+    @property
     def build_s(self) -> float:
         """Two conversions, whatever the number of lengths; full int8 also watches every activation."""
         return 120.0 if self.precision == "int8" else 30.0
@@ -102,6 +109,22 @@ class Litert(Runtime):
     def open(self, folder: Path) -> Session:
         """Open the file; packed weights are shared by all lengths and stay in memory only once."""
         return _LitertSession(folder / _FILE, self.threads)
+
+    def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
+        """Return XNNPACK's operators by LiteRT's own profiler, which counts in whole microseconds.
+
+        Raises Unsupported for another release of LiteRT than the one whose C interface is known.
+        """
+        from plimsoll.train import litert_profile
+
+        session = _LitertSession(folder / _FILE, self.threads)
+        calls: list[litert_profile.Call] = []
+        for row in rows:
+            program, _ = session.prepare(row)
+            calls.append((program.index, program.ids.copy(), program.logits.shape))
+        session.close()
+        with _quiet_loader():
+            return mean_of(litert_profile.operators(folder / _FILE, calls, self.threads), len(rows))
 
     def _write_from_two(self, model: Path, lengths: tuple[int, ...], sample: Sample, file: Path) -> bool:
         """Convert the shortest and the longest program and work out those between; return whether that held."""
@@ -178,6 +201,8 @@ class _Program:
 
 
 class _LitertSession(Session):
+    pads_apart: ClassVar[bool] = True
+
     def __init__(self, file: Path, threads: int) -> None:
         with _quiet_loader():
             from ai_edge_litert.compiled_model import (
@@ -212,7 +237,7 @@ class _LitertSession(Session):
         Each runs in the shortest program that holds it.
         """
         if len(input_ids) == 1:
-            return self.row(input_ids[0], len(input_ids[0]))[None]
+            return self.compute(self.prepare(input_ids[0]))
         return ragged.stacked([self.row(row, len(row)) for row in input_ids])
 
     def close(self) -> None:
@@ -223,6 +248,23 @@ class _LitertSession(Session):
 
     def row(self, row: Sequence[int], length: int) -> NDArray[np.float32]:
         """Return float32 [labels], or [tokens, labels], of one row, run in the shortest program of `length` or more."""
+        return self.compute(self._written(row, length))[0]
+
+    def prepare(self, row: Sequence[int]) -> tuple[_Program, int]:
+        """Return the shortest program that holds the row, with the row in it, and the row's tokens."""
+        return self._written(row, len(row))
+
+    def compute(self, prepared: tuple[_Program, int]) -> NDArray[np.float32]:
+        """Return the program's answer to a prepared row."""
+        program, tokens = prepared
+        self._run(program.index, program.inputs, program.outputs)
+        return (program.logits if program.logits.ndim == 1 else program.logits[:tokens])[None].copy()
+
+    def padded(self, tokens: int) -> int:
+        """Return the length of the program that a row of so many tokens runs in."""
+        return self._by_length[tokens].length
+
+    def _written(self, row: Sequence[int], length: int) -> tuple[_Program, int]:
         if length > self._longest:
             raise Unsupported(f"a row of {len(row)} tokens, this artifact takes at most {self._longest}",
                               "cut the input, or build again with a larger max_length")
@@ -230,8 +272,7 @@ class _LitertSession(Session):
         ids, tokens = program.ids, len(row)
         ids[:tokens] = row
         ids[tokens:] = _PADDING
-        self._run(program.index, program.inputs, program.outputs)
-        return (program.logits if program.logits.ndim == 1 else program.logits[:tokens]).copy()
+        return program, tokens
 
 
 def _aligned(length: int, dtype: type[np.generic]) -> NDArray[Any]:

@@ -6,6 +6,7 @@
 // the number of threads, so the answer to a row is the same bit for bit.
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -254,6 +255,19 @@ public:
 
     enum { OK = 0, BAD_LENGTH = 1, BAD_TOKEN = 2 };
 
+    enum Group { EMBEDDING, ATTENTION, FEED_FORWARD, NORM, HEAD, GROUPS };
+
+    // As `row`, with the seconds of each group added to `spent`: the mean over threads, without their waiting.
+    int timed_row(const int32_t* ids, int tokens, float* logits, double* spent) {
+        for (Own& own : own_) std::fill(own.spent, own.spent + GROUPS, 0.0);
+        timed_ = true;
+        const int status = row(ids, tokens, logits);
+        timed_ = false;
+        for (const Own& own : own_)
+            for (int g = 0; g < GROUPS; g++) spent[g] += own.spent[g] / is_.threads;
+        return status;
+    }
+
     int row(const int32_t* ids, int tokens, float* logits) {
         if (tokens < 1 || tokens > is_.longest) return BAD_LENGTH;
         for (int t = 0; t < tokens; t++)
@@ -282,6 +296,8 @@ private:
         uint8_t* bytes;
         float* scale;
         float* scratch;
+        std::chrono::steady_clock::time_point since;  // of a timed call: when its slice was last looked at,
+        double spent[GROUPS];                         // and its seconds by group
     };
 
     void pack_classifier(const float* weight, const float* bias) {
@@ -317,7 +333,18 @@ private:
         const size_t pooled = rows * hidden + 2 * hidden * heads + rows * padded(int(heads)) + 2 * width;
         for (int s = 0; s < is_.threads; s++)
             own_.push_back({arena_.room<float>(hidden), arena_.room<float>(hidden), arena_.room<uint8_t>(hidden),
-                            arena_.room<float>(1), arena_.room<float>(std::max(attention, pooled))});
+                            arena_.room<float>(1), arena_.room<float>(std::max(attention, pooled)), {}, {}});
+    }
+
+    // A slice begins a phase, and ends work that belongs to a group. One branch each where nothing is timed.
+    void start_clock(int s) {
+        if (timed_) own_[s].since = std::chrono::steady_clock::now();
+    }
+    void book(int s, Group group) {
+        if (!timed_) return;
+        const auto now = std::chrono::steady_clock::now();
+        own_[s].spent[group] += std::chrono::duration<double>(now - own_[s].since).count();
+        own_[s].since = now;
     }
 
     void walk(Team::Walk& walk) {
@@ -325,40 +352,48 @@ private:
         // layers without attention ask for nothing from other rows
         const auto go_on = [&](int s, size_t i) {
             for (; i < count && !layers_[i].pooled && !layers_[i].heads; i++) transform(layers_[i], s);
-            if (i == count || layers_[i].pooled) sum_parts(s);
+            if (i == count || layers_[i].pooled) sum_parts(s), book(s, HEAD);
         };
-        walk.phase([&](int s) { embed(s), go_on(s, 0); });
+        walk.phase([&](int s) { start_clock(s), embed(s), book(s, EMBEDDING), go_on(s, 0); });
         for (size_t i = 0; i < count; i++) {
             const Layer& layer = layers_[i];
             if (layer.pooled) return answer_one(walk, layer);
             if (!layer.heads) continue;
-            walk.phase([&](int s) { attend_all(layer, s); });
-            walk.phase([&](int s) { transform(layer, s), go_on(s, i + 1); });
+            walk.phase([&](int s) { start_clock(s), attend_all(layer, s), book(s, ATTENTION); });
+            walk.phase([&](int s) { start_clock(s), transform(layer, s), go_on(s, i + 1); });
         }
-        walk.phase([&](int s) { take_mean(s), classify(s, own_[s].mean); });
+        walk.phase([&](int s) { start_clock(s), take_mean(s), classify(s, own_[s].mean), book(s, HEAD); });
     }
 
     void answer_one(Team::Walk& walk, const Layer& layer) {
         if (layer.heads) {
-            walk.phase([&](int s) { attend_from_mean(layer, s); });
-            walk.phase([&](int s) { some_outputs(layer.context, layer.head_edges, context_, s); });
+            walk.phase([&](int s) { start_clock(s), attend_from_mean(layer, s), book(s, ATTENTION); });
+            walk.phase([&](int s) {
+                start_clock(s), some_outputs(layer.context, layer.head_edges, context_, s), book(s, ATTENTION);
+            });
         }
         const auto found = [&](int s) {
             Own& own = own_[s];
             if (!layer.heads) take_mean(s);
             norm_row(own.mean, layer.heads ? summed_ : layer.attention_bias, layer.after_attention, is_.hidden, own.row,
                      own.bytes, own.scale);
+            book(s, NORM);
         };
         if (layer.neurons) {
-            walk.phase([&](int s) { found(s), expand_one(layer, s); });
-            walk.phase([&](int s) { some_outputs(layer.down, layer.neuron_edges, grown_, s); });
+            walk.phase([&](int s) { start_clock(s), found(s), expand_one(layer, s), book(s, FEED_FORWARD); });
+            walk.phase([&](int s) {
+                start_clock(s), some_outputs(layer.down, layer.neuron_edges, grown_, s), book(s, FEED_FORWARD);
+            });
         }
         walk.phase([&](int s) {
             Own& own = own_[s];
+            start_clock(s);
             if (!layer.neurons) found(s);
             norm_row(own.row, layer.neurons ? summed_ : layer.neuron_bias, layer.after_neurons, is_.hidden, own.row,
                      own.bytes, own.scale);
+            book(s, NORM);
             classify(s, own.row);
+            book(s, HEAD);
         });
     }
 
@@ -395,14 +430,17 @@ private:
                         {in.bytes + size_t(first) * in.width + edges[g], in.width, in.scale + g * tokens_ + first},
                         rows, {summed, hidden, g ? summed : nullptr});
         };
-        if (layer.heads) second(layer.context, layer.head_edges, context_);
+        if (layer.heads) second(layer.context, layer.head_edges, context_), book(s, ATTENTION);
         norm(layer.heads, layer.attention_bias, layer.after_attention);
+        book(s, NORM);
         if (layer.neurons) {
             for (int g = 0; g < layer.neuron_groups(); g++)
                 expand(layer, g, {bytes, hidden, scale_ + first}, first, rows, tokens_, own_[s].scratch);
             second(layer.down, layer.neuron_edges, grown_);
+            book(s, FEED_FORWARD);
         }
         norm(layer.neurons, layer.neuron_bias, layer.after_neurons);
+        book(s, NORM);
     }
 
     // A group of neurons of some rows, out of `all` rows.
@@ -553,6 +591,7 @@ private:
     const int32_t* ids_ = nullptr;
     int tokens_ = 0;
     float* logits_ = nullptr;
+    bool timed_ = false;
     float *hidden_, *summed_, *scale_, *part_;
     uint8_t* bytes_;
     Inside context_, grown_;
@@ -580,6 +619,11 @@ EXPORTED void* plimsoll_open(const int64_t* sizes, float epsilon, const void* co
 
 EXPORTED int plimsoll_row(void* session, const int32_t* ids, int tokens, float* logits) {
     return static_cast<Session*>(session)->row(ids, tokens, logits);
+}
+
+// As plimsoll_row; adds the seconds of embedding, attention, feed-forward, norm and head to spent[5].
+EXPORTED int plimsoll_timed_row(void* session, const int32_t* ids, int tokens, float* logits, double* spent) {
+    return static_cast<Session*>(session)->timed_row(ids, tokens, logits, spent);
 }
 
 EXPORTED void plimsoll_close(void* session) { delete static_cast<Session*>(session); }

@@ -16,13 +16,15 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.errors import RunError, Unsupported
+from plimsoll.core.operators import Operator
 from plimsoll.core.parts import Device, Runtime, Sample, Session
+from plimsoll.core.profile import Number, OperatorGroup
 from plimsoll.core.record import Record
 from plimsoll.train.shape import LayerShape
 
@@ -80,6 +82,11 @@ class Native(Runtime):
         """A comparison with torch; the compiler's few seconds come once."""
         return 2.0
 
+    @property
+    def number(self) -> Number:
+        """int8: only scores, softmax and head are fp32."""
+        return "int8"
+
     def build(self, model: Path, sample: Sample, out: Path) -> None:
         """Write the weights in int8 and compile the program for this processor.
 
@@ -114,6 +121,21 @@ class Native(Runtime):
                               "build it again on a machine like the one that is to open it")
         return _NativeSession(folder, program, self.threads)
 
+    def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
+        """Return the parts of the program, by clocks between them: rounding to int8 is in what comes before it.
+
+        Seconds are means over the threads, without their waiting. Raises Unsupported for a program that was compiled
+        before it had clocks.
+        """
+        session = cast(_NativeSession, self.open(folder))
+        for row in rows:
+            session.logits([row])
+        spent = np.array([session.timed(row) for row in rows]).mean(axis=0)
+        session.close()
+        products = dict.fromkeys(("attention", "feed-forward"), self.number) | {"head": "fp32"}
+        return [Operator(f"{group} of native.cpp", group, seconds, number=products.get(group))
+                for group, seconds in zip(_GROUPS, spent.tolist(), strict=True)]
+
 
 class _Program(Record):
     """What the compiled program must know of the model, and the processor it was compiled for."""
@@ -147,7 +169,13 @@ class _Program(Record):
         yield from ("classifier.weight", "classifier.bias")
 
 
+_GROUPS: tuple[OperatorGroup, ...] = ("embedding", "attention", "feed-forward", "norm", "head")
+"""In the order of native.cpp."""
+
+
 class _NativeSession(Session):
+    pads_apart: ClassVar[bool] = True
+
     def __init__(self, folder: Path, program: _Program, threads: int) -> None:
         from safetensors.numpy import load_file
 
@@ -169,6 +197,7 @@ class _NativeSession(Session):
         self._write = [struct.Struct(f"{n}i").pack_into for n in range(program.longest + 1)]
         self._logits = np.zeros((1, program.labels), dtype=np.float32)
         self._run, self._in_use = library.plimsoll_row, threading.Lock()
+        self._timed: Any = getattr(library, "plimsoll_timed_row", None)
         self._arguments = (handle, ctypes.addressof(self._ids), self._logits.ctypes.data)
         self._close = weakref.finalize(self, _close_here, library.plimsoll_close, handle, os.getpid())
         self._close.atexit = False  # a process that ends takes its threads along
@@ -185,24 +214,42 @@ class _NativeSession(Session):
     def close(self) -> None:
         """End the threads and give back the memory; the session answers nothing afterwards."""
         with self._in_use:
-            self._run = _closed
+            self._run = self._timed = _closed
             self._close()
 
     def _row(self, row: Sequence[int]) -> NDArray[np.float32]:
+        with self._in_use:
+            return self.compute(self.prepare(row))
+
+    def prepare(self, row: Sequence[int]) -> Sequence[int]:
+        """Return the row, written to where the program reads it; nothing is padded."""
         tokens = len(row)
         if not 0 < tokens <= self._longest:
             raise Unsupported(f"a row of {tokens} tokens, this artifact takes at least 1 and at most {self._longest}",
                               "cut the input, or build again with a larger max_length")
+        try:
+            self._write[tokens](self._ids, 0, *row)
+        except struct.error:
+            raise self._not_known(row) from None
+        return row
+
+    def compute(self, prepared: Sequence[int]) -> NDArray[np.float32]:
+        """Return the program's answer to the row that was prepared last."""
+        handle, ids, logits = self._arguments
+        if self._run(handle, ids, len(prepared), logits) == _OK:
+            return self._logits.copy()
+        raise self._not_known(prepared)
+
+    def timed(self, row: Sequence[int]) -> list[float]:
+        """Answer a row and return the seconds of each of `_GROUPS`. Raises Unsupported where there are no clocks."""
+        if self._timed is None:
+            raise Unsupported("this artifact's program was compiled by a version of Plimsoll that had no clocks in it",
+                              "run the search again")
+        spent = (ctypes.c_double * len(_GROUPS))()
         handle, ids, logits = self._arguments
         with self._in_use:
-            try:
-                self._write[tokens](self._ids, 0, *row)
-            except struct.error:
-                raise self._not_known(row) from None
-            status = self._run(handle, ids, tokens, logits)
-            if status == _OK:
-                return self._logits.copy()
-        raise self._not_known(row)
+            self._timed(handle, ids, len(self.prepare(row)), logits, spent)
+        return list(spent)
 
     def _not_known(self, row: Sequence[int]) -> Unsupported:
         unknown = next((token for token in row if not 0 <= token < self._vocabulary), None)
@@ -228,6 +275,9 @@ def _library(file: Path) -> Any:
     library.plimsoll_open.restype = ctypes.c_void_p
     library.plimsoll_open.argtypes = [ctypes.c_void_p, ctypes.c_float, ctypes.c_void_p]
     library.plimsoll_row.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    if hasattr(library, "plimsoll_timed_row"):
+        library.plimsoll_timed_row.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p,
+                                               ctypes.c_void_p]
     library.plimsoll_close.argtypes, library.plimsoll_close.restype = [ctypes.c_void_p], None
     return library
 

@@ -64,6 +64,8 @@ class Null(Runtime):
 class _NullSession(Session):
     """The last token names the label, or each its own: its id modulo the number of labels."""
 
+    pads_apart: ClassVar[bool] = True
+
     def __init__(self, labels: int, per_token: bool, delay_s: float, wrong: bool) -> None:
         self._labels, self._per_token, self._delay_s, self._wrong = labels, per_token, delay_s, wrong
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, get_args
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from plimsoll.core.errors import Unsupported
+from plimsoll.core.operators import Operator, group_of, mean_of
 from plimsoll.core.parts import Device, Runtime, Sample, Session
+from plimsoll.core.profile import Number
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +30,8 @@ _OUTSIDE = 1e-4
 Calibration = Literal["minmax", "percentile", "entropy"]
 Ranges = Mapping[str, tuple[float, float]]
 """Least and largest value of each quantized activation, by tensor name."""
+_Bound = tuple[NDArray[np.int64], Any, NDArray[np.float32]]
+"""Of one length: the array of ids, what binds both arrays to the session, and the array of the answer."""
 
 
 class Onnxruntime(Runtime):
@@ -86,6 +91,11 @@ class Onnxruntime(Runtime):
         """Return 1 for the export, 1 more for int8, 1 more for ranges taken from a sample."""
         return {"fp32": 1, "int8_dynamic": 2, "int8_static": 3}[self.precision]
 
+    @property
+    def number(self) -> Number:
+        """As `precision` says."""
+        return "fp32" if self.precision == "fp32" else "int8"
+
     def build(self, model: Path, sample: Sample, out: Path) -> None:
         """Write model.onnx. Raises Unsupported when the model cannot be exported or its graph answers otherwise."""
         from plimsoll.train import encoder, export, sensitivity
@@ -111,6 +121,15 @@ class Onnxruntime(Runtime):
         """Open model.onnx with this part's threads."""
         return OnnxSession(folder / MODEL, self.threads, alone=self.precision == "int8_dynamic")
 
+    def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
+        """Return the nodes by ONNX Runtime's own profile, which counts in whole microseconds."""
+        with tempfile.TemporaryDirectory() as scratch:
+            session = OnnxSession(folder / MODEL, self.threads, alone=True, profile=str(Path(scratch) / "profile"))
+            for row in [*rows, *rows]:
+                session.logits([row])
+            events = json.loads(Path(session.end_profile()).read_text())
+        return mean_of(_nodes(events, skip=len(rows)), len(rows))
+
     def _int8(self, fp32: onnx.ModelProto, sample: Sample, kept: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
         """Return the graph in int8: of the settings left open, the one whose logits stay nearest to fp32 here."""
         rows = sample.input_ids
@@ -131,18 +150,20 @@ class Onnxruntime(Runtime):
 class OnnxSession(Session):
     """One model.onnx opened. A length seen once keeps its buffers, which halves the time around the call."""
 
-    def __init__(self, model: Path, threads: int, alone: bool) -> None:
-        self._session = _session(str(model), threads)
+    pads_apart: ClassVar[bool] = True
+
+    def __init__(self, model: Path, threads: int, alone: bool, profile: str = "") -> None:
+        self._session = _session(str(model), threads, profile)
         shape = self._session.get_outputs()[0].shape
         self._labels, self._per_token = int(shape[-1]), len(shape) == 3
         self._alone = alone
-        self._bound: dict[int, tuple[NDArray[np.int64], Any, NDArray[np.float32]]] = {}
+        self._bound: dict[int, _Bound] = {}
         self._run = self._session.run_with_iobinding
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return float32 [rows, labels], or [rows, longest, labels]; rows run with others of their own length only."""
         if len(input_ids) == 1:
-            return self._one(input_ids[0])
+            return self.compute(self.prepare(input_ids[0]))
         out = np.full((len(input_ids), *self._answer(max(map(len, input_ids)))), np.nan, dtype=np.float32)
         by_length: dict[int, list[int]] = defaultdict(list)
         for i, row in enumerate(input_ids):
@@ -159,16 +180,25 @@ class OnnxSession(Session):
                     out[chosen] = found
         return out
 
-    def _one(self, row: Sequence[int]) -> NDArray[np.float32]:
+    def prepare(self, row: Sequence[int]) -> _Bound:
+        """Return the arrays of the row's length, its ids in them; no row is padded."""
         bound = self._bound.get(len(row))
         if bound is None:
             bound = self._bound[len(row)] = self._bind(len(row))
-        ids, binding, out = bound
-        ids[0] = row
+        bound[0][0] = row
+        return bound
+
+    def compute(self, prepared: _Bound) -> NDArray[np.float32]:
+        """Return the graph's answer to a prepared row."""
+        _, binding, out = prepared
         self._run(binding)
         return out.copy()
 
-    def _bind(self, length: int) -> tuple[NDArray[np.int64], Any, NDArray[np.float32]]:
+    def end_profile(self) -> str:
+        """Return the file of a session that was opened with a profile; it counts no further."""
+        return self._session.end_profiling()
+
+    def _bind(self, length: int) -> _Bound:
         ids = np.zeros((1, length), dtype=np.int64)
         out = np.zeros((1, *self._answer(length)), dtype=np.float32)
         binding = self._session.io_binding()
@@ -181,10 +211,13 @@ class OnnxSession(Session):
         return (length, self._labels) if self._per_token else (self._labels,)
 
 
-def _session(model: str | bytes, threads: int) -> Any:
+def _session(model: str | bytes, threads: int, profile: str = "") -> Any:
+    """Return a session; `profile`: the beginning of the path of its profile, where it is to keep one."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # warnings speak of the graph's spare initializers, which cost nothing
@@ -192,6 +225,22 @@ def _session(model: str | bytes, threads: int) -> Any:
     # CPU kernel takes four times as long as Add and LayerNormalization (onnxruntime 1.32, 32 tokens: 73 against 17 us).
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+_INT8 = frozenset({"MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul", "QAttention", "QLinearMatMul",
+                   "QGemm"})
+_FP32 = frozenset({"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Attention", "MultiHeadAttention"})
+
+
+def _nodes(events: Sequence[Mapping[str, Any]], skip: int) -> Iterator[Operator]:
+    """Return the nodes that ran in each call of a profile's events, but for its first `skip` calls."""
+    calls = sorted(e["ts"] for e in events if e.get("cat") == "Session" and e["name"] == "model_run")
+    began = calls[skip] if skip < len(calls) else float("inf")
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= began:
+            kind, name = event["args"]["op_name"], event["name"].removesuffix("_kernel_time")
+            number: Number | None = "int8" if kind in _INT8 else "fp32" if kind in _FP32 else None
+            yield Operator(f"{name} {kind}", group_of(name, kind), event["dur"] / 1e6, number=number)
 
 
 def _answers(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:

@@ -20,7 +20,9 @@ from pydantic import NonNegativeInt
 
 from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
+from plimsoll.core.operators import Operator, group_of, mean_of
 from plimsoll.core.parts import Device, Runtime, Sample, Session
+from plimsoll.core.profile import Number
 from plimsoll.train.buckets import StaticLengths, for_runtime
 
 MODEL = "model.xml"
@@ -83,6 +85,11 @@ class Openvino(Runtime):
         """Return 1 for the export, and 1 more for bf16 or 2 more for int8 with its calibration."""
         return {"fp32": 1, "bf16": 2, "int8": 3}[self.precision]
 
+    @property
+    def number(self) -> Number:
+        """As `precision` says."""
+        return self.precision
+
     def build(self, model: Path, sample: Sample, out: Path) -> None:
         """Write model.xml, model.bin and lengths.json.
 
@@ -122,6 +129,25 @@ class Openvino(Runtime):
             return _Buckets({n: _compiled(model, n, self.threads, hint) for n in lengths})
         return _AnyLength(_compiled(model, None, self.threads, hint), lengths)
 
+    def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
+        """Return the nodes by the plugin's own counters: each a mean over all rows, in whole microseconds."""
+        import openvino
+
+        model = openvino.Core().read_model(folder / MODEL)
+        lengths = tuple(json.loads((folder / LENGTHS).read_text()))
+        found: list[Operator] = []
+        # counters run from when a program is compiled, so nothing but the rows is put to it
+        programs = {n: [r for r in rows if _shortest(lengths, len(r)) == n] for n in lengths} if self._static else {
+            None: list(rows)}
+        for length, own in programs.items():
+            if own:
+                request = _compiled(model, length, self.threads, _HINTS[self.precision], counted=True)
+                session = _AnyLength(request, ()) if length is None else _Buckets({length: request}, warm=False)
+                for row in own:
+                    session.logits([row])
+                found += _counted(request.get_profiling_info(), len(own))
+        return mean_of(found, len(rows))
+
     @property
     def _static(self) -> bool:
         return bool(self.buckets or self.bucket_count)
@@ -136,19 +162,22 @@ class Openvino(Runtime):
 class _AnyLength(Session):
     """One model for any length; a length seen once keeps its tensors."""
 
+    pads_apart: ClassVar[bool] = True
+
     def __init__(self, request: Any, lengths: Sequence[int]) -> None:
         self._request = request
         self._tensors: dict[int, tuple[NDArray[np.int64], Any, Any]] = {}
         for length in lengths:
-            self._row([0] * length)
+            self.compute(self.prepare([0] * length))
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return float32 [rows, labels], or [rows, longest, labels]; rows run one after the other, unpadded."""
         if len(input_ids) == 1:
-            return self._row(input_ids[0])
-        return ragged.joined([self._row(row) for row in input_ids])
+            return self.compute(self.prepare(input_ids[0]))
+        return ragged.joined([self.compute(self.prepare(row)) for row in input_ids])
 
-    def _row(self, row: Sequence[int]) -> NDArray[np.float32]:
+    def prepare(self, row: Sequence[int]) -> Any:
+        """Return the request with the row in its tensors, which no other row may take before it is answered."""
         held = self._tensors.get(len(row))
         if held is None:
             held = self._tensors[len(row)] = _tensors(len(row))
@@ -156,8 +185,12 @@ class _AnyLength(Session):
         ids[0] = row
         self._request.set_input_tensor(0, ids_tensor)
         self._request.set_input_tensor(1, mask_tensor)
-        self._request.infer()
-        return self._request.get_output_tensor(0).data.copy()
+        return self._request
+
+    def compute(self, prepared: Any) -> NDArray[np.float32]:
+        """Return the model's answer to the row that was prepared last."""
+        prepared.infer()
+        return prepared.get_output_tensor(0).data.copy()
 
 
 class _Program:
@@ -177,11 +210,13 @@ class _Program:
 class _Buckets(Session):
     """One program per static length."""
 
-    def __init__(self, requests: dict[int, Any]) -> None:
+    pads_apart: ClassVar[bool] = True
+
+    def __init__(self, requests: dict[int, Any], warm: bool = True) -> None:
         programs = {length: _Program(length, request) for length, request in requests.items()}
         self._longest = max(programs)
         self._by_length = [programs[min(n for n in programs if n >= length)] for length in range(self._longest + 1)]
-        for program in programs.values():
+        for program in programs.values() if warm else ():
             program.infer()  # the first call allocates
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -190,10 +225,11 @@ class _Buckets(Session):
         Each runs in the shortest program that holds it.
         """
         if len(input_ids) == 1:
-            return self._row(input_ids[0])
-        return ragged.joined([self._row(row) for row in input_ids])
+            return self.compute(self.prepare(input_ids[0]))
+        return ragged.joined([self.compute(self.prepare(row)) for row in input_ids])
 
-    def _row(self, row: Sequence[int]) -> NDArray[np.float32]:
+    def prepare(self, row: Sequence[int]) -> tuple[_Program, int]:
+        """Return the shortest program that holds the row, with the row in it, and the row's tokens."""
         tokens = len(row)
         if tokens > self._longest:
             raise Unsupported(f"a row of {tokens} tokens, this artifact takes at most {self._longest}",
@@ -203,6 +239,15 @@ class _Buckets(Session):
         program.ids[0, tokens:] = 0
         program.mask[0, :tokens] = 1
         program.mask[0, tokens:] = 0
+        return program, tokens
+
+    def padded(self, tokens: int) -> int:
+        """Return the length of the program that a row of so many tokens runs in."""
+        return self._by_length[tokens].ids.shape[1]
+
+    def compute(self, prepared: tuple[_Program, int]) -> NDArray[np.float32]:
+        """Return the program's answer to a prepared row."""
+        program, tokens = prepared
         program.infer()
         return (program.logits if program.logits.ndim == 2 else program.logits[:, :tokens]).copy()
 
@@ -216,14 +261,37 @@ def _tensors(length: int) -> tuple[NDArray[np.int64], Any, Any]:
     return ids, openvino.Tensor(ids, shared_memory=True), openvino.Tensor(mask, shared_memory=True)
 
 
-def _compiled(model: Any, length: int | None, threads: int, hint: str) -> Any:
-    """Return an inference request for one row, of any length or of one."""
+def _shortest(lengths: Sequence[int], tokens: int) -> int:
+    return min(n for n in lengths if n >= tokens)
+
+
+def _counted(counters: Sequence[Any], requests: int) -> Iterator[Operator]:
+    """Return the nodes that ran: each of `openvino.ProfilingInfo` is a mean over so many requests, here their sum."""
+    for one in counters:
+        if str(one.status).endswith("EXECUTED") and one.node_type not in _NO_WORK:
+            number = _number(one.exec_type) if one.node_type in _PRODUCTS else None
+            yield Operator(f"{one.node_name} {one.node_type}", group_of(one.node_name, one.node_type),
+                           one.real_time.total_seconds() * requests, requests, number)
+
+
+_NO_WORK = frozenset({"Parameter", "Result", "Const", "Constant", "Input", "Output"})
+_PRODUCTS = frozenset({"MatMul", "FullyConnected", "ScaledDotProductAttention", "MHA"})
+
+
+def _number(kernel: str) -> Number:
+    """Return what a kernel multiplies in, from its name, such as brgemm_avx512_I8."""
+    ending = kernel.upper().rpartition("_")[2]
+    return "int8" if ending in ("I8", "U8") else "bf16" if ending in ("BF16", "F16", "FP16") else "fp32"
+
+
+def _compiled(model: Any, length: int | None, threads: int, hint: str, counted: bool = False) -> Any:
+    """Return an inference request for one row, of any length or of one; it counts its nodes' time where asked to."""
     import openvino
 
     shaped = model.clone()
     shaped.reshape({port: [1, -1 if length is None else length] for port in shaped.inputs})
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": hint}
+                "INFERENCE_PRECISION_HINT": hint, "PERF_COUNT": counted}
     return openvino.Core().compile_model(shaped, "CPU", settings).create_infer_request()
 
 

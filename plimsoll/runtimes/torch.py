@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core import ragged
 from plimsoll.core.errors import ModelError, Unsupported
+from plimsoll.core.operators import Operator, group_of, mean_of
 from plimsoll.core.parts import Device, Runtime, Sample, Session
+from plimsoll.core.profile import Number
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +58,11 @@ class Torch(Runtime):
         """0 in fp32; 1 when the weights are rounded to 16 bits."""
         return 0 if self.precision == "fp32" else 1
 
+    @property
+    def number(self) -> Number:
+        """As `precision` says."""
+        return "fp32" if self.precision == "fp32" else "bf16"
+
     def build(self, model: Path, sample: Sample, out: Path) -> None:
         """Copy the weights, the config and the record of the head. Raises ModelError when one is missing."""
         for name in _FILES:
@@ -73,14 +81,35 @@ class Torch(Runtime):
         model = encoder.load(folder).to(self.device, dtype)
         return _CudaSession(model) if self.device == "cuda" else _TorchSession(model)
 
+    def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
+        """Return what PyTorch's profiler sees in each module: time on the processor, or on the GPU where it runs."""
+        from torch.profiler import ProfilerActivity, profile
+
+        on_gpu = self.device == "cuda"
+        session = cast(_TorchSession, self.open(folder))
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+        with _named(session.model):
+            for row in rows:
+                session.logits([row])
+            with profile(activities=activities) as seen:
+                for row in rows:
+                    session.logits([row])
+        return mean_of(_operators(seen.events() or (), on_gpu, self.number), len(rows))
+
+
+_Arrays = tuple["torch.Tensor", "torch.Tensor", list[int]]
+"""ids and mask, int64 [rows, length], and how many tokens each row has."""
+
 
 class _TorchSession(Session):
+    pads_apart: ClassVar[bool] = True
+
     def __init__(self, model: torch.nn.Module) -> None:
         import torch
 
         from plimsoll.train.batches import by_length
 
-        self._torch, self._by_length, self._model = torch, by_length, model
+        self._torch, self._by_length, self.model = torch, by_length, model
         self._pad_id: int = getattr(model.encoder.config, "pad_token_id", None) or 0  # type: ignore[union-attr]
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -94,7 +123,20 @@ class _TorchSession(Session):
         out[np.concatenate(batches)] = found
         return out
 
+    def prepare(self, row: Sequence[int]) -> _Arrays:
+        """Return the tensors of one row, which is not padded."""
+        return self._arrays([row])
+
+    def compute(self, prepared: _Arrays) -> NDArray[np.float32]:
+        """Return the model's answers to what `prepare` or a batch gave."""
+        ids, mask, lengths = prepared
+        with self._torch.inference_mode():
+            return ragged.ended(self._run(ids, mask), lengths)
+
     def _batch(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        return self.compute(self._arrays(rows))
+
+    def _arrays(self, rows: Sequence[Sequence[int]]) -> _Arrays:
         torch = self._torch
         if len(rows) == 1:
             ids = torch.tensor(rows)
@@ -103,11 +145,10 @@ class _TorchSession(Session):
             longest = max(map(len, rows))
             ids = torch.tensor([[*row, *[self._pad_id] * (longest - len(row))] for row in rows])
             mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-        with torch.inference_mode():
-            return ragged.ended(self._run(ids, mask), [len(row) for row in rows])
+        return ids, mask, [len(row) for row in rows]
 
     def _run(self, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float32]:
-        return self._model(ids, mask).float().numpy()
+        return self.model(ids, mask).float().numpy()
 
 
 class _CudaSession(_TorchSession):
@@ -123,11 +164,60 @@ class _CudaSession(_TorchSession):
         began, ended = event(enable_timing=True), event(enable_timing=True)
         ids, mask = ids.to("cuda"), mask.to("cuda")
         began.record()
-        logits = self._model(ids, mask).float()
+        logits = self.model(ids, mask).float()
         ended.record()
         host = logits.cpu().numpy()  # waits for the device, so both events have happened
         self.device_ms = (self.device_ms or 0.0) + began.elapsed_time(ended)
         return host
+
+
+_MODULE = "module "
+"""Before the path of a module, in the name of the range it runs in: no operator's name begins so."""
+_PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
+
+
+@contextlib.contextmanager
+def _named(model: torch.nn.Module) -> Iterator[None]:
+    """Show a profiler which module of a model an operator runs in."""
+    import torch
+
+    open_now: list[Any] = []
+
+    def enter(path: str) -> Callable[..., None]:
+        def hook(*arguments: object) -> None:
+            open_now.append(torch.profiler.record_function(_MODULE + path))
+            open_now[-1].__enter__()
+
+        return hook
+
+    def leave(*arguments: object) -> None:
+        open_now.pop().__exit__(None, None, None)
+
+    handles: list[Any] = []
+    for path, module in model.named_modules():
+        handles += [module.register_forward_pre_hook(enter(path)), module.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _operators(events: Iterable[Any], on_gpu: bool, number: Number) -> Iterator[Operator]:
+    """Return the operators that are no part of another, each with all that runs inside it.
+
+    events: `torch.autograd.profiler_util.FunctionEvent`, of a model in `_named`.
+    """
+    for event in events:
+        outside = event.cpu_parent
+        inside_another = outside is not None and not outside.name.startswith(_MODULE)
+        if event.name.startswith(_MODULE) or inside_another or "CPU" not in str(event.device_type):
+            continue
+        seconds = (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6
+        path = outside.name.removeprefix(_MODULE) if outside is not None else ""
+        kind = event.name.removeprefix("aten::")
+        yield Operator(f"{path} {kind}".strip(), group_of(path, kind), seconds,
+                       number=number if kind in _PRODUCTS else None)
 
 
 def _cpu_has_bf16() -> bool:

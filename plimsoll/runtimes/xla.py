@@ -19,6 +19,7 @@ from pydantic import PositiveInt
 
 from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
+from plimsoll.core.operators import Operator
 from plimsoll.core.parts import Device, Runtime, Sample, Session
 from plimsoll.core.record import Record, digest
 from plimsoll.train.buckets import StaticLengths, for_runtime
@@ -124,6 +125,11 @@ class Xla(Runtime):
         """Load the machine code where it was made for this place, else compile; run each program once."""
         return _XlaSession(folder, self.threads)
 
+    def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
+        """Raise Unsupported: the program does not say what it is doing."""
+        raise Unsupported("XLA has fused the operators into kernels of its own, and its programs do not say from which "
+                          "module any of them came")
+
 
 class _Programs(Record):
     """What was built, and where its machine code may run."""
@@ -180,6 +186,8 @@ class _Compiler:
 
 
 class _XlaSession(Session):
+    pads_apart: ClassVar[bool] = True
+
     def __init__(self, folder: Path, threads: int) -> None:
         from safetensors import safe_open
 
@@ -198,14 +206,14 @@ class _XlaSession(Session):
         self._longest = opened[-1].length
         self._by_length = [next(p for p in opened if p.length >= n) for n in range(self._longest + 1)]
         for program in opened:
-            self._row([0] * program.length)  # the first call allocates
+            self.compute(self.prepare([0] * program.length))  # the first call allocates
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return float32 [rows, labels], or [rows, longest, labels]; rows run one after the other.
 
         Each runs in the shortest program that holds it.
         """
-        return ragged.stacked([self._row(row) for row in input_ids])
+        return ragged.stacked([self.compute(self.prepare(row))[0] for row in input_ids])
 
     def close(self) -> None:
         """Give back programs, weights and threads; the session answers nothing afterwards."""
@@ -213,7 +221,8 @@ class _XlaSession(Session):
         del self._array
         gc.collect()  # jaxlib's clients and devices hold each other
 
-    def _row(self, row: Sequence[int]) -> NDArray[np.float32]:
+    def prepare(self, row: Sequence[int]) -> tuple[_Opened, Any, int]:
+        """Return the shortest program that holds the row, the row as it takes it, and the row's tokens."""
         tokens = len(row)
         if tokens > self._longest:
             raise Unsupported(f"a row of {tokens} tokens, this artifact takes at most {self._longest}",
@@ -221,9 +230,18 @@ class _XlaSession(Session):
         program = self._by_length[tokens]
         ids = np.full(program.length, _PADDING, dtype=np.int32)
         ids[:tokens] = row
-        results = program.run([*program.weights, self._array(ids)])
+        return program, self._array(ids), tokens
+
+    def padded(self, tokens: int) -> int:
+        """Return the length of the program that a row of so many tokens runs in."""
+        return self._by_length[tokens].length
+
+    def compute(self, prepared: tuple[_Opened, Any, int]) -> NDArray[np.float32]:
+        """Return the program's answer to a prepared row."""
+        program, ids, tokens = prepared
+        results = program.run([*program.weights, ids])
         answer = np.asarray(results.disassemble_into_single_device_arrays()[0][0])
-        return answer if answer.ndim == 1 else answer[:tokens]
+        return (answer if answer.ndim == 1 else answer[:tokens])[None]
 
 
 class _Opened(NamedTuple):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from plimsoll.bench import clock
 from plimsoll.bench.stats import mean, quality, quality_difference, row_variance
-from plimsoll.core import find
+from plimsoll.core import find, shape
 from plimsoll.core.artifact import Artifact, Invariance, file_digest, seal, size_mb
 from plimsoll.core.child import Child
 from plimsoll.core.errors import ChildError, Unsupported, UserError
@@ -242,7 +242,7 @@ def built(
     made = {"model": model_digest, "machine": bench.machine, "version": version("plimsoll-ml")}
     files = bench.run.store.once("built", {"runtime": find.write(runtime.built_as), **made}, make)
 
-    shape = "batch, length, labels" if bench.run.spec.task.per_token else "batch, labels"
+    answers = "batch, length, labels" if bench.run.spec.task.per_token else "batch, labels"
 
     def seal_it(out: Path) -> None:
         # links, not copies: nothing in the store is ever written to again
@@ -254,9 +254,10 @@ def built(
                 task=bench.run.spec.task,
                 labels=bench.dataset.labels,
                 max_length=sample.max_length,
-                outputs=(f"logits: float32 [{shape if bench.dataset.labels else 'batch, hidden'}]",),
+                outputs=(f"logits: float32 [{answers if bench.dataset.labels else 'batch, hidden'}]",),
                 lineage=tuple(find.write(m) for m in moves),
                 machine=bench.machine,
+                shape=shape.of_folder(model),
             ),
         )
 

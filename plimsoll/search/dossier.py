@@ -16,10 +16,11 @@ from plimsoll.core.decision import Decision, Side
 from plimsoll.core.dossier import Dossier, Who
 from plimsoll.core.errors import RunError
 from plimsoll.core.evaluation import EVALUATION, Evaluation
+from plimsoll.core.forecast import FORECAST_RECORD, Forecast
 from plimsoll.core.profile import Profile, profile_record
 from plimsoll.core.store import write_atomic
 from plimsoll.core.trial import Trial
-from plimsoll.search import judge
+from plimsoll.search import judge, sides
 from plimsoll.search.attempt import Bench
 
 _RACES = ("final", "all", "short")
@@ -28,10 +29,16 @@ _QUANTILES = np.linspace(0, 1, 201)
 
 
 def beside(decision: Decision, bench: Bench) -> None:
-    """Write evaluation.json from answers that the run has already been given: nothing is asked again.
+    """Write what a page shows beside a decision: evaluation.json, and the profiles of baseline and chosen.
 
-    `plimsoll evaluate` writes a fuller one in its place.
+    The evaluation is of answers that the run has already been given; the profiles take some ten seconds. `plimsoll
+    evaluate` and `plimsoll profile` write fuller ones in their place.
     """
+    _evaluated(decision, bench)
+    sides.beside(decision, bench)
+
+
+def _evaluated(decision: Decision, bench: Bench) -> None:
     file = bench.run.folder / EVALUATION
     chosen, base = decision.chosen, decision.baseline
     if file.exists() or chosen is None or base is None or bench.run.spec.task.name() != "text_classification":
@@ -64,6 +71,7 @@ def gathered(folder: Path) -> Dossier:
         log=_log(folder / "log.jsonl"),
         evaluation=Evaluation.from_file(folder / EVALUATION) if (folder / EVALUATION).exists() else None,
         comparison=Comparison.from_file(folder / COMPARISON) if (folder / COMPARISON).exists() else None,
+        forecast=Forecast.from_file(folder / FORECAST_RECORD) if (folder / FORECAST_RECORD).exists() else None,
         profiles={who: Profile.from_file(folder / profile_record(who)) for who in get_args(Who)
                   if (folder / profile_record(who)).exists()},
     )

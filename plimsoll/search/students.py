@@ -17,7 +17,7 @@ from plimsoll.core.errors import PlimsollError
 from plimsoll.core.parts import Move, Runtime
 from plimsoll.core.spec import Budget, Recipe
 from plimsoll.core.trial import Trial
-from plimsoll.search import choose, predict
+from plimsoll.search import choose, forecast, predict
 from plimsoll.search.attempt import Bench, walk, within_time, work_request
 from plimsoll.search.knapsack import least_loss
 from plimsoll.search.predict import LatencyTable, Shapes
@@ -168,9 +168,11 @@ def taught(
     if not clock.searches:
         within = _proposals(whole, ladders, None, table, limit_ms, limit_ms, asked, pools)
         deepest = max(within, key=lambda s: table.p95_ms(s.layers), default=None)
+        lesson.foresee([*ladders[0], *ladders[1]], [deepest] if deepest else [], (limit_ms, widest_ms), whole)
         return [*ruled_out, *([lesson.full(deepest, share=1.0)] if deepest else [])]
     costs = None if asked else _costs(base, bench)
     first = _proposals(whole, ladders, costs, table, limit_ms, widest_ms, asked, pools)[: clock.lessons]
+    lesson.foresee([*ladders[0], *ladders[1]], first, (limit_ms, widest_ms), whole)
     short: dict[str, tuple[Student, Trial]] = {}
     more = iter(()) if asked else _sampled(whole, first, table, limit_ms, clock.lessons, lesson, short)
     for student in itertools.chain(first, more):
@@ -387,6 +389,15 @@ class _Lesson:
             f"the {widest_ms / _DRIFT:.3g} ms that the limits leave and the {_DRIFT - 1:.0%} that races differ by"
         )
         return self.bench.run.save(Trial(id=recipe.id, recipe=recipe, state="pruned", reason=reason))
+
+    def foresee(
+        self, ladder: Sequence[Student], chosen: Sequence[Student], limits_ms: tuple[float, float], whole: Shapes
+    ) -> None:
+        """Keep what the table says of these students, before any is taught."""
+        every = {s.moves: s for s in (*ladder, *chosen)}.values()
+        weighed = [(self._recipe(s, 1), s.layers) for s in every]
+        forecast.keep(weighed, [self._recipe(s, 1) for s in chosen], self.table, limits_ms, whole, self.clock,
+                      self.bench.run)
 
     def badness(self, student: Student, trial: Trial, limit_ms: float) -> float:
         """Return what the sampler minimises: predicted p95 over the limit, and points beyond the quality limit."""

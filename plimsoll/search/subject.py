@@ -70,19 +70,19 @@ def _of_search(decision: Decision, bench: Bench) -> Subject:
     folder = bench.run.folder
     if chosen is None or base is None or not (folder / chosen.artifact).is_dir():
         raise RunError(f"the run in {folder} has no artifact", decision.why)
-    served = _served(chosen.recipe, folder / chosen.artifact, bench)
+    ours = served(chosen.recipe, folder / chosen.artifact, bench)
     notes: list[str] = []
-    if served.weights is None and chosen.recipe.moves:
+    if ours.weights is None and chosen.recipe.moves:
         notes.append("The store no longer holds the weights that the artifact was built from for this machine and "
                      "version, so they were not looked at beside it.")
     if base.trial == chosen.trial:
-        return Subject(served, None, (*notes, "The artifact is the baseline itself."))
+        return Subject(ours, None, (*notes, "The artifact is the baseline itself."))
     trial = bench.run.trial(base.trial)
     # by its name in the store: the path may be relative to where the run was started
     kept = bench.run.store.root / "artifact" / Path(trial.artifact).name if trial is not None else None
     if kept is None or not (kept / ARTIFACT_RECORD).exists():
-        return Subject(served, None, (*notes, "The store no longer holds the baseline: nothing is compared with it."))
-    return Subject(served, _served(base.recipe, kept, bench), tuple(notes))
+        return Subject(ours, None, (*notes, "The store no longer holds the baseline: nothing is compared with it."))
+    return Subject(ours, served(base.recipe, kept, bench), tuple(notes))
 
 
 def _of_training(move: Move, model: Path, bench: Bench) -> Subject:
@@ -96,7 +96,8 @@ def _of_training(move: Move, model: Path, bench: Bench) -> Subject:
     return Subject(Served(recipe.says(), artifact, model, move.says()), None, (note,))
 
 
-def _served(recipe: Recipe, artifact: Path, bench: Bench) -> Served:
+def served(recipe: Recipe, artifact: Path, bench: Bench) -> Served:
+    """Return an artifact of a run, with the weights behind it where the store still has them."""
     return Served(recipe.says(), artifact, weights(recipe.moves, bench), " > ".join(m.says() for m in recipe.moves))
 
 

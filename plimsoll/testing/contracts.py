@@ -75,6 +75,10 @@ def _check_session(name: str, session: Session, sample: Sample, expected: np.nda
     assert np.isfinite(alone).all(), f"{name}: logits are not finite"
     agree = float(np.mean(alone.argmax(1) == expected.argmax(1)))
     assert agree >= _AGREE, f"{name}: only {agree:.1%} of its labels are the model's"
+    for row, answer in zip(rows[:8], apart, strict=False):
+        staged = session.compute(session.prepare(row))
+        assert np.allclose(staged, answer, atol=1e-6), f"{name}: a row that is prepared and then computed differs"
+        assert session.padded(len(row)) >= len(row), f"{name}: computes fewer tokens than a row has"
     together = session.logits(rows)
     if per_token:
         ended = np.arange(together.shape[1]) >= np.array(lengths)[:, None]

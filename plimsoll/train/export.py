@@ -70,11 +70,25 @@ def onnx(module: torch.nn.Module, path: Path) -> None:
                 input_names=["input_ids", "attention_mask"], output_names=["logits"],
                 dynamic_axes={"input_ids": axes, "attention_mask": axes,
                               "logits": axes if cast(Any, module).task.per_token else {0: "batch"}})
+        _with_mask(path)
     except torch.onnx.errors.OnnxExporterError as e:
         raise Unsupported(f"the model cannot be exported to ONNX: {e}",
                           "use the runtime torch, which needs no export") from e
     finally:
         encoder.set_attn_implementation(attention)
+
+
+def _with_mask(path: Path) -> None:
+    """Give the graph its mask back where nothing in it asks for one: an answer per token of layers without heads."""
+    from onnx import TensorProto, helper
+    from onnx import load as read
+    from onnx import save as write
+
+    model = read(path)
+    if len(model.graph.input) == 1:
+        mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "length"])
+        model.graph.input.append(mask)
+        write(model, path)
 
 
 def logits(module: torch.nn.Module, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import NonNegativeInt
-
 from plimsoll.core.errors import Unsupported
-from plimsoll.core.record import Record
+from plimsoll.core.shape import LayerShape
 
 if TYPE_CHECKING:
     import torch
@@ -17,17 +15,6 @@ _PROJECTIONS = ("query", "key", "value")
 PREFIXED = ("the model's attention has a learned prefix, which has no place here",
             "serve it with the runtime torch, or tune by another method than prefix_tuning")
 """Message and hint, for what rebuilds attention from its matrices alone."""
-
-
-class LayerShape(Record):
-    """The width of one encoder layer's two modules; the hidden size between them is the model's own."""
-
-    heads: NonNegativeInt
-    """Attention heads; with 0 the module is gone and only its bias and norm stay."""
-    neurons: NonNegativeInt
-    """Feed-forward neurons; with 0 the module is gone and only its bias and norm stay."""
-    pooled: bool = False
-    """The layer asks for the mean of its input only, so it gives one vector a row in place of one a token."""
 
 
 def stack(encoder: Any) -> Any:

@@ -91,6 +91,24 @@ def test_tune_show_predict(
     assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == ["weather", "light"]
 
 
+def test_a_search_leaves_a_page_and_report_writes_it_again(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, page = null_folder / "runs" / "x", null_folder / "for-a-meeting.html"
+    assert cli.run(["tune", str(spec), "--out", str(out)]) == 0
+    assert f"page       {out / 'report.html'}" in capsys.readouterr().out
+    left = (out / "report.html").read_text()
+    assert "null fast" in left
+    arguments = ["report", str(out), "--out", str(page), "--no-rows", "--requests-per-s", "900"]
+    assert cli.run(arguments) == 0
+    assert capsys.readouterr().out == f"page       {page}\n"
+    again = page.read_text()
+    assert 'name="requests" min="0" step="any" inputmode="decimal" value="900.0"' in again
+    assert "music" in left
+    assert "music" not in again
+    assert (out / "report.html").read_text() == left
+
+
 def test_words_are_tagged_from_texts_and_from_lists(
     tag_tables: dict[str, Any], spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -130,8 +148,15 @@ def test_not_met_exits_with_three(spec: Path, null_folder: Path, capsys: pytest.
         (["tune", "{spec}", "--set", "task.train=missing.jsonl"], "missing.jsonl"),
         (["tune", "{spec}", "--set", 'target.runtimes=["tensorrt"]'], 'unknown runtime "tensorrt"'),
         (["show", "nowhere"], "nowhere"),
+        (["report", "nowhere"], "holds no finished search"),
+        (["report", "nowhere", "--requests-per-s", "0"], "--requests-per-s needs a number above 0"),
         (["predict", "nowhere", "--text", "x"], "holds no artifact.json"),
         (["list", "movers"], "movers"),
+        (["why"], "RUN"),
+        (["why", "nowhere"], "nowhere holds no finished search"),
+        (["why", "nowhere", "--nut", "eager"], "--nut"),
+        (["report", "nowhere", "--as", "case-study"], "nowhere holds no finished search"),
+        (["report", "nowhere", "--as", "novel"], "novel"),
     ],
 )
 def test_bad_calls_exit_with_two_and_say_what_to_do(
@@ -183,6 +208,37 @@ def test_evaluate_prints_what_it_found_and_keeps_both_pages(
         assert words in printed
     assert json.loads((out / "evaluation.json").read_text())["rows"] == 900
     assert "# Evaluation of null fast" in (out / "evaluation.md").read_text()
+
+
+def test_why_answers_from_what_a_run_recorded(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out)])
+    capsys.readouterr()
+    assert cli.run(["why", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("null fast holds every limit", "to spare at its bound", f"plimsoll why {out} --not eager"):
+        assert words in printed
+    assert cli.run(["why", str(out), "--not", "eager", "--not", "eager"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("times the chosen one's", "is under the least asked for 2x", "beside the chosen one"):
+        assert words in printed
+    assert cli.run(["why", str(out), "--not", "onnxrntime"]) == 2
+    assert 'did you mean "onnxruntime"?' in capsys.readouterr().err
+
+
+def test_report_writes_a_paper_into_the_run_or_where_it_is_told_to(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out)])
+    capsys.readouterr()
+    assert cli.run(["report", str(out), "--as", "launch"]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "launch.md")
+    assert (out / "launch.md").read_text().startswith("# Launch checklist: null fast")
+    assert cli.run(["report", str(out), "--as", "model-card", "--out", str(null_folder / "README.md")]) == 0
+    assert "model-index:" in (null_folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
@@ -237,3 +293,36 @@ def test_train_refuses_a_method_that_is_none_before_reading_anything(
     assert 'did you mean "lora"?' in said
     assert cli.run(["train", str(spec), "--methods", "narrow"]) == 2
     assert "does not tune a pre-trained model" in capsys.readouterr().err
+
+
+def test_profile_prints_where_the_time_goes_and_keeps_it(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out), "--set", "budget.split={model = 0.5}"])
+    assert "Of the latency: model 50%" in (out / "decisions.md").read_text()
+    capsys.readouterr()
+    assert cli.run(["profile", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in ("baseline: null delay_ms=1.5", "chosen: null fast", "To attack first:", "tokenize",
+                  "Latency budget", "null has no profile of its operators", "profile-chosen.trace.json"):
+        assert words in printed
+    assert "# Where the time of a request goes" in (out / "profile.md").read_text()
+    assert json.loads((out / "profile-chosen.json").read_text())["requests"] == 80
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["profile"], "TARGET"),
+    (["profile", "nowhere"], "neither a run nor an artifact"),
+    (["profile", "nowhere", "--rows", "none.jsonl"], "none.jsonl does not exist"),
+    (["profile", "nowhere", "--ros", "x"], "--ros"),
+])
+def test_a_profile_that_cannot_be_made_exits_with_two(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []

@@ -145,6 +145,23 @@ def test_a_runtime_answers_every_token_as_the_model_does_or_refuses(
         contracts.check_runtime(runtime, tagger, Sample(rows, max_length=40), tmp_path / "out", expected)
 
 
+@pytest.mark.parametrize("runtime", [p for p in TAGGING if not p.id.startswith("native")])  # refuses every tagger
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # exporters of other projects warn about each other
+def test_a_runtime_answers_every_token_of_a_model_that_looks_at_none_of_the_others(
+    runtime: Runtime, tagger: Path, tmp_path: Path
+) -> None:
+    """The smallest model that a latency table is fitted to: nothing in it asks for the mask."""
+    from plimsoll.train import encoder, export, probe
+    from plimsoll.train.shape import LayerShape
+
+    record = encoder.ModelRecord.from_file(tagger / encoder.MODEL_RECORD)
+    task = cast(Task, find.read("tasks", record.task))
+    probe.write(tagger, task, record.labels, 40, [LayerShape(heads=0, neurons=0)], tmp_path / "model")
+    rows = tuple(tuple(range(5, 5 + n)) for n in (3, 9, 17))
+    expected = export.logits(encoder.load(tmp_path / "model"), rows)
+    contracts.check_runtime(runtime, tmp_path / "model", Sample(rows, max_length=40), tmp_path / "out", expected)
+
+
 @pytest.mark.parametrize("name", find.names("tasks"))
 def test_what_a_task_says_of_outputs_holds_together(name: str) -> None:
     task = cast(Task, find.part("tasks", name).model_validate(REQUIRED[name]))

@@ -91,3 +91,34 @@ def test_two_settings_of_one_runtime_have_two_digests() -> None:
     slow, fast = (Recipe.model_validate([{"runtime": "null", "speed": s}]) for s in ("slow", "fast"))
     assert slow.id != fast.id
     assert Recipe.model_validate(slow.model_dump()) == slow
+
+
+SPLIT = GOOD + "[budget.split]\npreprocess = 0.2\nmodel = 0.7\npost = 0.1\n"
+
+
+def test_a_latency_budget_is_split_and_is_no_limit(tmp_path: Path) -> None:
+    split = spec(tmp_path, SPLIT)
+    assert split.budget.split == {"preprocess": 0.2, "model": 0.7, "post": 0.1}
+    # whoever lists the limits gets numbers, and a run without a split keeps the name its spec had
+    assert all(value is None or value > 0 for _, value in split.budget)
+    assert "split" not in dict(split.budget)
+    assert '"split"' not in spec(tmp_path).model_dump_json()
+    assert Spec.model_validate_json(split.to_json()) == split
+    assert split.digest != spec(tmp_path).digest
+    with pytest.raises(SpecError, match="no limit is set"):
+        spec(tmp_path, SPLIT.replace("p95_ms = 2\n", ""))
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (("model = 0.7", "modle = 0.7"), 'did you mean "model"?'),
+    (("model = 0.7", "model = 0.8"), "add up to 1.1"),
+    (("model = 0.7", "model = 0"), "budget.split.model = 0 is no share"),
+    (("model = 0.7", "model = 1.5"), "at most 1"),
+    (("post = 0.1", "tokenize = 0.1"), "the stage tokenize twice, in preprocess and tokenize"),
+    (("post = 0.1", "postprocess = 0.05\npost = 0.05"), "the stage post twice"),
+    (("model = 0.7", "model = 'most'"), "budget.split.model"),
+])
+def test_a_split_that_makes_no_sense_is_refused(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    with pytest.raises(SpecError) as e:
+        spec(tmp_path, SPLIT.replace(*change))
+    assert says in str(e.value)

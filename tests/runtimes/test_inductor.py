@@ -78,3 +78,8 @@ def test_bf16_is_offered_only_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPat
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(SpecError, match="precision"):
         find.read("runtimes", {"runtime": "inductor", "precision": "int8"})
+
+
+def test_it_says_why_it_has_no_operators(built: Path) -> None:
+    with pytest.raises(Unsupported, match="names none of them"):
+        Inductor(threads=1).operators(built, [[2, 50, 3]])

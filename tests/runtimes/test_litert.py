@@ -158,3 +158,22 @@ def test_variants_are_for_the_cpu() -> None:
 def test_the_record_brings_the_part_back() -> None:
     value = find.write(Litert(precision="int8", buckets=LENGTHS))
     assert find.read("runtimes", json.loads(json.dumps(value))) == Litert(precision="int8", buckets=LENGTHS)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_its_profiler_tells_the_operators_in_the_order_they_run(
+    precision: str, built: dict[str, Path], sample: Sample
+) -> None:
+    runtime = Litert.model_validate({"precision": precision})
+    found = runtime.operators(built[precision], sample.input_ids[:6])
+    groups = {o.group for o in found}
+    assert groups >= {"embedding", "attention", "feed-forward", "norm", "head"}
+    assert {o.number for o in found if o.group == "feed-forward" and o.number} == {runtime.number}
+    # two layers: query, key, value and context; up and down
+    assert sum(o.calls for o in found if "Fully" in o.name and o.group == "attention") == 8
+    assert sum(o.calls for o in found if "Fully" in o.name and o.group == "feed-forward") == 4
+    assert sum(o.seconds for o in found) > 0
+
+
+def test_it_says_how_far_a_row_is_padded(sessions: dict[str, Session]) -> None:
+    assert [sessions["fp32"].padded(n) for n in (3, 6, 7, 48)] == [6, 6, 12, 48]

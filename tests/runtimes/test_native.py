@@ -258,3 +258,36 @@ def test_variants_are_for_the_cpu() -> None:
     assert Native.variants(2, "cpu") == (Native(threads=2),)
     with pytest.raises(Unsupported, match="on the CPU"):
         Native.variants(2, "cuda")
+
+
+@pytest.mark.parametrize("name", ["full", "pooled", "no neurons", "nothing but biases"])
+def test_its_clocks_tell_the_parts_of_every_shape(name: str, model: Path, sample: Sample, tmp_path: Path) -> None:
+    edited, built = _edited(model, SHAPES[name], tmp_path / "model"), tmp_path / "built"
+    built.mkdir()
+    Native().build(edited, sample, built)
+    for threads in (1, 2):
+        found = {o.group: o for o in Native(threads=threads).operators(built, sample.input_ids[:5])}
+        assert list(found) == ["embedding", "attention", "feed-forward", "norm", "head"]
+        idle = {"attention", "feed-forward"} if name == "nothing but biases" else set()
+        assert {g for g, o in found.items() if o.seconds == 0} == idle
+        assert (found["attention"].number, found["head"].number, found["norm"].number) == ("int8", "fp32", None)
+
+
+def test_a_timed_call_answers_as_any_other(compiled: Path, all_lengths: list[list[int]]) -> None:
+    session = Native(threads=2).open(compiled)
+    expected = session.logits(all_lengths)
+    for row in all_lengths:
+        session.timed(row)  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(session._logits[0], expected[len(row) - 3])  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(session.logits(all_lengths), expected)
+    session.close()
+    with pytest.raises(RunError, match="closed"):
+        session.timed([2, 3])  # type: ignore[attr-defined]
+
+
+def test_a_program_without_clocks_says_so(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Native().open(compiled)
+    monkeypatch.setattr(session, "_timed", None)
+    with pytest.raises(Unsupported, match="had no clocks in it"):
+        session.timed([2, 3])  # type: ignore[attr-defined]
+    session.close()

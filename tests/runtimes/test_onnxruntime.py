@@ -233,3 +233,38 @@ def test_export_names_the_package_it_lacks(
 def test_the_record_brings_the_part_back() -> None:
     value = find.write(Onnxruntime(precision="int8_static", threads=2))
     assert find.read("runtimes", json.loads(json.dumps(value))) == Onnxruntime(precision="int8_static", threads=2)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_its_profile_tells_the_nodes_of_each_part(precision: str, built: dict[str, Path], sample: Sample) -> None:
+    runtime = Onnxruntime.model_validate({"precision": precision})
+    found = runtime.operators(built[precision], sample.input_ids[:4])
+    groups = {o.group for o in found}
+    assert groups >= {"embedding", "attention", "feed-forward", "norm", "head"}
+    assert ("quantize" in groups) == (precision != "fp32")
+    products = [o for o in found if o.number is not None]
+    # two layers: fused attention with its projections, output, up and down
+    assert sum(o.number == runtime.number for o in products) >= 2 * 4
+    assert all(o.calls == 1 for o in products)
+    assert sum(o.seconds for o in found) > 0
+
+
+def test_only_what_ran_after_the_warm_up_is_counted() -> None:
+    def node(ts: int, dur: int) -> dict[str, object]:
+        return {"cat": "Node", "name": "/head/Gemm_kernel_time", "ts": ts, "dur": dur, "args": {"op_name": "Gemm"}}
+
+    events = [{"cat": "Session", "name": "model_loading_uri", "ts": 0, "dur": 9}, node(11, 500), node(31, 7),
+              {"cat": "Session", "name": "model_run", "ts": 10, "dur": 9},
+              {"cat": "Session", "name": "model_run", "ts": 30, "dur": 9}]
+    (only,) = part._nodes(events, skip=1)
+    assert (only.name, only.group, only.number) == ("/head/Gemm Gemm", "head", "fp32")
+    assert only.seconds == pytest.approx(7e-6)
+
+
+def test_the_profile_is_not_left_behind(
+    built: dict[str, Path], sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Onnxruntime().operators(built["fp32"], sample.input_ids[:1])
+    assert not list(tmp_path.iterdir())
+    assert [p.name for p in built["fp32"].iterdir()] == ["model.onnx"]

@@ -166,3 +166,25 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_record_brings_the_part_back() -> None:
     value = find.write(SETTINGS["int8 static"])
     assert find.read("runtimes", json.loads(json.dumps(value))) == SETTINGS["int8 static"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_its_counters_tell_the_nodes_of_each_part(name: str, built: dict[str, Path], sample: Sample) -> None:
+    found = SETTINGS[name].operators(built[name], sample.input_ids[:6])
+    assert {o.group for o in found} >= {"embedding", "attention", "feed-forward", "head"}
+    assert sum(o.seconds for o in found) > 0
+    products = [o for o in found if o.number is not None]
+    assert any(o.number == SETTINGS[name].number for o in products)
+    assert all(o.calls == pytest.approx(1) for o in products)
+
+
+@pytest.mark.parametrize(("kernel", "number"), [
+    ("brgemm_avx512_I8", "int8"), ("brgemm_avx512_amx_BF16", "bf16"), ("gemm_mlas_FP32", "fp32"), ("ref_U8", "int8"),
+    ("brgemm_avx512_FP16", "bf16")])
+def test_a_kernel_says_what_it_multiplies_in(kernel: str, number: str) -> None:
+    assert part._number(kernel) == number
+
+
+def test_it_says_how_far_a_row_is_padded(sessions: dict[str, Session]) -> None:
+    assert [sessions["int8 static"].padded(n) for n in (3, 8, 9, 48)] == [8, 8, 20, 48]
+    assert [sessions["fp32"].padded(n) for n in (3, 8, 9, 48)] == [3, 8, 9, 48]

@@ -74,3 +74,26 @@ def test_the_record_brings_the_part_back() -> None:
     assert find.read("runtimes", json.loads(json.dumps(value))) == Torch(precision="bf16", threads=2)
     with pytest.raises(SpecError, match="precision"):
         find.read("runtimes", {"runtime": "torch", "precision": "int4"})
+
+
+def test_the_profiler_tells_its_operators_by_the_module_they_run_in(
+    session: Session, sample: Sample, tmp_path: Path
+) -> None:
+    found = Torch(threads=1).operators(tmp_path, sample.input_ids[:3])
+    assert {o.group for o in found} >= {"embedding", "attention", "feed-forward", "norm", "head"}
+    by_name = {o.name: o for o in found}
+    up = by_name["encoder.encoder.layer.1.intermediate.dense linear"]
+    assert (up.group, up.number, up.calls) == ("feed-forward", "fp32", 1.0)
+    assert by_name["encoder.encoder.layer.0.output.LayerNorm layer_norm"].group == "norm"
+    assert all(o.seconds >= 0 for o in found)
+    assert sum(o.seconds for o in found if o.group == "attention") > 0
+    assert not any("addmm" in o.name for o in found), "what runs inside an operator is part of it"
+
+
+def test_a_model_is_left_as_it_was_by_the_profiler(session: Session, sample: Sample, tmp_path: Path) -> None:
+    from plimsoll.runtimes.torch import _named, _TorchSession
+
+    assert isinstance(session, _TorchSession)
+    with _named(session.model):
+        assert any(m._forward_hooks for m in session.model.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in session.model.modules())

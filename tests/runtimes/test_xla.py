@@ -209,3 +209,12 @@ def test_variants_are_for_the_cpu() -> None:
 
 def test_a_build_is_for_its_number_of_threads() -> None:
     assert Xla(threads=2).built_as != Xla(threads=4).built_as
+
+
+def test_it_says_why_it_has_no_operators(built: Path) -> None:
+    with pytest.raises(Unsupported, match="from which module"):
+        Xla(threads=1).operators(built, [[2, 50, 3]])
+
+
+def test_it_says_how_far_a_row_is_padded(session: Session) -> None:
+    assert [session.padded(n) for n in (3, 6, 7, 48)] == [6, 6, 12, 48]

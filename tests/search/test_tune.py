@@ -52,6 +52,7 @@ def test_the_run_folder_holds_what_a_reviewer_and_a_server_need(null_folder: Pat
     decision = plimsoll.tune(Spec.parse(null_tables), run)
     assert json.loads((run / "decision.json").read_text())["verdict"] == "met"
     assert "null wrong" in (run / "decisions.md").read_text()
+    assert "null wrong" in (run / "report.html").read_text()
     assert plimsoll.show(run) == decision
     with plimsoll.load(decision.artifact) as model:
         assert [p.label for p in model.predict(["w1 light", "w2 weather"])] == ["light", "weather"]
