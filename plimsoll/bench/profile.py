@@ -214,9 +214,10 @@ def _profile(artifact: Artifact, about: About, timed: _Timed, found: Sequence[Op
     tokens = timed.tokens
     texts = len(timed.ids[0])
     model_ms = float(means[STAGES.index("model")])
-    demands = arithmetic.demands(about.shape, float(tokens.mean()) / texts, artifact.runtime.number,
+    of_text = arithmetic.demands(about.shape, float(tokens.mean()) / texts, artifact.runtime.number,
                                  artifact.task.per_token) if about.shape else {}
-    demands = {group: arithmetic.Demand(d.flop * texts, d.traffic_bytes * texts) for group, d in demands.items()}
+    demands: dict[OperatorGroup, arithmetic.Demand] = {
+        group: arithmetic.Demand(d.flop * texts, d.traffic_bytes * texts) for group, d in of_text.items()}
     groups = _grouped(found, model_ms, demands, artifact.runtime.number, about.ceilings)
     ceiling = arithmetic.ceiling_gops(about.ceilings, artifact.runtime.number) if about.ceilings else None
     flop = sum(d.flop for d in demands.values())

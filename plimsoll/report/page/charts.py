@@ -17,6 +17,7 @@ from plimsoll.report.page.figures import (
     INK,
     MUTED,
     SIDES,
+    AnyChart,
     Cell,
     Figure,
     Link,
@@ -147,10 +148,10 @@ def _percent(share: float) -> str:
     return "unbounded" if math.isinf(share) else f"{share:.0%}"
 
 
-def _lines(decision: Decision) -> list[alt.LayerChart]:
+def _lines(decision: Decision) -> list[AnyChart]:
     """Return a dashed line for each limit of speed and quality."""
     budget = decision.budget
-    lines: list[alt.LayerChart] = []
+    lines: list[AnyChart] = []
     if budget.p95_ms is not None:
         lines.append(_rule("p95_ms", budget.p95_ms, "limit of p95"))
     if budget.min_speedup is not None and decision.three_numbers is not None:
@@ -162,7 +163,7 @@ def _lines(decision: Decision) -> list[alt.LayerChart]:
     return lines
 
 
-def _rule(field: str, value: float, says: str, *, top: bool = False) -> alt.LayerChart:
+def _rule(field: str, value: float, says: str, *, top: bool = False) -> AnyChart:
     """Return a line across the chart at a value of one axis, and what it stands for at its end."""
     base = chart([{field: value, "says": says}])
     line = base.mark_rule(strokeDash=[3, 4], color=MUTED, clip=True)

@@ -13,6 +13,8 @@ from plimsoll.core.dossier import Dossier
 from plimsoll.core.spec import Recipe
 
 Rows = list[dict[str, Any]]
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
+"""What `alt.layer` may give, by its types: without facets it is always layers."""
 
 CHOSEN, BASELINE, INK, MUTED, FAINT, BAD = (
     "var(--chosen)", "var(--baseline)", "var(--ink)", "var(--muted)", "var(--faint)", "var(--bad)")
@@ -60,7 +62,7 @@ class Figure:
 
 
 def figure(
-    name: str, title: str, note: str, chart: alt.Chart | alt.LayerChart, head: Sequence[str],
+    name: str, title: str, note: str, chart: AnyChart, head: Sequence[str],
     rows: Sequence[Sequence[Cell]], height: int,
 ) -> Figure:
     """Return a figure of a chart that is as wide as its place on the page, and `height` pixels high.

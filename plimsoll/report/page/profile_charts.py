@@ -111,7 +111,8 @@ def roofline(profiles: Mapping[Who, Profile]) -> Figure | None:
                  alt.Tooltip("says:N", title="rate")])
     words = base.mark_text(align="left", dx=9).encode(text="group:N")
     table: list[list[Cell]] = [[r["who"], r["group"], r["number"], r["says"]] for r in rows]
-    table += [["ceiling", name, name, f"{rate:.4g} x 10⁹ operations/s"] for name, rate in rates.items()]
+    for name, rate in rates.items():
+        table.append(["ceiling", name, name, f"{rate:.4g} x 10⁹ operations/s"])
     table.append(["ceiling", "memory", "-", f"{memory:.3g} GB/s"])
     return figure("roofline", "How near to what this machine can do",
                   "Each group of operators that computes products, below the measured ceilings of this machine at this "
