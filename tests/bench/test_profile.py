@@ -30,7 +30,8 @@ CEILINGS = Ceilings(device="cpu", threads=1, fp32_gflops=100, fp32_kernel="", bf
                     int8_gops=400, int8_kernel="", memory_gb_s=50)
 FEW = Effort(seconds=30.0, most=80)
 OPERATORS = [Operator("x query", "attention", 3e-3, number="int8"), Operator("x value", "attention", 1e-3),
-             Operator("x up", "feed-forward", 3.5e-3, number="int8"), Operator("x round", "quantize", 2.5e-3, calls=6.0)]
+             Operator("x up", "feed-forward", 3.5e-3, number="int8"),
+             Operator("x round", "quantize", 2.5e-3, calls=6.0)]
 
 
 def sealed(null_folder: Path, kind: str = "text-classification", **fields: Any) -> Path:
