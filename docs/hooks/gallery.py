@@ -10,7 +10,11 @@ from plimsoll.core.dossier import Dossier
 from plimsoll.report import page
 from plimsoll.report.words import delta, number, safe
 
-_HEAD = """# Gallery
+_HEAD = """---
+hide: [toc]
+---
+
+# Gallery
 
 Pages of real runs, as `report.html` shows them: the benchmarks' searches on public data. Of these runs the decision
 was kept and nothing else, so what is made of the requests, the log or an evaluation is not in them; a run of your own

@@ -36,7 +36,9 @@ def pages() -> dict[str, str]:
 
 def verbs() -> str:
     """Return what `plimsoll VERB --help` says of every verb."""
-    text = app.generate_docs("markdown", heading_level=1, flatten_commands=False)
+    text = app.generate_docs("markdown", heading_level=1)
+    # run as python -m mkdocs, cyclopts takes that for a part of each command's name
+    text = re.sub(r"(?m)^(plimsoll \S+) -m \S+", r"\1", text)
     head, sections = "# Verbs\n\n" + _prose(str(app.help)), re.split(r"(?m)^(?=## plimsoll )", text)[1:]
     return head + "\n\n" + "\n".join(_outside_fences(section.replace(" *[default: ()]*", "")) for section in sections)
 

@@ -16,6 +16,8 @@ from plimsoll.core.record import Record
 from plimsoll.core.trial import Trial
 
 Who = Literal["baseline", "chosen"]
+PAGE = "report.html"
+"""What a dossier is shown as, beside its records."""
 
 
 class Dossier(Record):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from rich.console import Console
 
@@ -42,7 +44,21 @@ def fields(cls: type[Record]) -> list[tuple[str, str]]:
     documented = find.field_docs(cls)
     out: list[tuple[str, str]] = []
     for name, info in cls.model_fields.items():
-        kind = inspect.formatannotation(info.annotation).replace("typing.", "")
+        kind = _kind(info.annotation)
         default = "" if info.is_required() else f" = {info.get_default(call_default_factory=True)!r}"
         out.append((f"{name}: {kind}{default}", documented.get(name, "")))
     return out
+
+
+def _kind(annotation: Any) -> str:
+    """Return a type as a person writes it: without its checks, and without where its name comes from."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(inside[0])
+    if origin in (Union, UnionType):
+        return " | ".join(_kind(a) for a in inside)
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, inside))}]"
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join('...' if a is ... else _kind(a) for a in inside)}]"
+    return "None" if annotation is NoneType else getattr(annotation, "__name__", str(annotation))

@@ -34,7 +34,7 @@ def show(profiles: Mapping[Who, Profile], folder: Path, console: Console, notes:
     for who, one in profiles.items():
         console.print()
         console.print(f"[bold]{who}: {plain(one.artifact)}[/]   {plain(_first(one))}", highlight=False)
-        for title, head, rows in _tables(one):
+        for title, head, rows in tables(one):
             console.print()
             console.print(f"[bold]{plain(title)}[/]", highlight=False)
             table = Table(box=None, pad_edge=False, padding=(0, 2))
@@ -43,7 +43,7 @@ def show(profiles: Mapping[Who, Profile], folder: Path, console: Console, notes:
             for row in rows:
                 table.add_row(*(plain(cell) for cell in row))
             console.print(table, highlight=False)
-        for line in _lines(one):
+        for line in lines(one):
             console.print(f"[dim]{plain(line)}[/]", highlight=False)
     for note in notes:
         console.print(f"[dim]note: {plain(note)}[/]", highlight=False)
@@ -56,17 +56,17 @@ def show(profiles: Mapping[Who, Profile], folder: Path, console: Console, notes:
 
 def write(profiles: Mapping[Who, Profile], notes: Sequence[str] = ()) -> str:
     """Return profiles as Markdown; text from models is escaped."""
-    lines = ["# Where the time of a request goes", "",
+    page = ["# Where the time of a request goes", "",
              "From the JSON that comes in to the answer that goes out, one request at a time. Bounds in brackets hold "
              "one-sided at 95 % each. The traces open in [Perfetto](https://ui.perfetto.dev).", ""]
     for who, one in profiles.items():
-        lines += [f"## {who.capitalize()}: {safe(one.artifact)}", "", safe(_first(one)), ""]
-        for title, head, rows in _tables(one):
-            lines += [f"### {safe(title)}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
+        page += [f"## {who.capitalize()}: {safe(one.artifact)}", "", safe(_first(one)), ""]
+        for title, head, rows in tables(one):
+            page += [f"### {safe(title)}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
                       *(f"| {' | '.join(safe(cell) for cell in row)} |" for row in rows), ""]
-        lines += [*(f"- {safe(line)}" for line in _lines(one)), ""]
-    lines += ["## Notes", "", *(f"- {safe(note)}" for note in notes), ""] if notes else []
-    return "\n".join(lines)
+        page += [*(f"- {safe(line)}" for line in lines(one)), ""]
+    page += ["## Notes", "", *(f"- {safe(note)}" for note in notes), ""] if notes else []
+    return "\n".join(page)
 
 
 def _first(one: Profile) -> str:
@@ -76,9 +76,9 @@ def _first(one: Profile) -> str:
     return f"{takes}To attack first: {one.attack}"
 
 
-def _tables(one: Profile) -> list[tuple[str, list[str], Cells]]:
+def tables(one: Profile) -> list[tuple[str, list[str], Cells]]:
     """Return every table as (title, column names, rows of cells), unescaped."""
-    tables = [
+    made = [
         (f"Stages of {one.requests:,} requests",
          ["stage", "p50 ms", "p95 ms", "mean ms", "share"],
          [_stage(s) for s in one.stages]),
@@ -90,7 +90,7 @@ def _tables(one: Profile) -> list[tuple[str, list[str], Cells]]:
           "heaviest"],
          [_operators(o) for o in one.operators]),
     ]
-    return [(title, head, rows) for title, head, rows in tables if rows]
+    return [(title, head, rows) for title, head, rows in made if rows]
 
 
 def _stage(s: Stage) -> list[str]:
@@ -111,23 +111,23 @@ def _operators(o: Operators) -> list[str]:
     ]
 
 
-def _lines(one: Profile) -> list[str]:
+def lines(one: Profile) -> list[str]:
     """Return what else a profile says, in sentences."""
     tokens = ", ".join(f"{name} {value:.4g}" for name, value in one.tokens.items())
-    lines = [
+    said = [
         f"Tokens in a request: {tokens}. {one.padding_waste:.1%} of what the model computed was padding.",
         f"The stages add up to {one.adds_up.value:.3f} ({one.adds_up.low:.3f} to {one.adds_up.high:.3f}) of whole "
         f"requests without a stopwatch inside, at the median; reading the clock takes {one.stopwatch_us:.2f} us.",
     ]
     if one.operators_factor is not None:
-        lines.append(f"By the runtime's own profile the operators take {one.operators_factor:.2f} times what the model "
+        said.append(f"By the runtime's own profile the operators take {one.operators_factor:.2f} times what the model "
                      "stage takes without it; above they are scaled to that stage.")
     if one.operators_reason:
-        lines.append(f"No operators: {one.operators_reason}.")
+        said.append(f"No operators: {one.operators_reason}.")
     if one.share_of_ceiling is not None:
-        lines.append(f"The model stage reaches {one.share_of_ceiling:.0%} of the ceiling that was measured here for "
+        said.append(f"The model stage reaches {one.share_of_ceiling:.0%} of the ceiling that was measured here for "
                      "its number format.")
-    return [*lines, *one.notes, f"{one.runtime}, {one.threads} threads, machine {one.machine}, {one.seconds:g} s."]
+    return [*said, *one.notes, f"{one.runtime}, {one.threads} threads, machine {one.machine}, {one.seconds:g} s."]
 
 
 def _ms(m: Measurement) -> str:

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from plimsoll.core.decision import Decision
+from plimsoll.core.dossier import PAGE
 from plimsoll.report.words import delta, lines, number, plain, share
 
-PAGE = "report.html"
 _LOSERS = 6
 
 

@@ -94,7 +94,8 @@ def log(dossier: Dossier, store: str | None = None, experiment: str = EXPERIMENT
 
 def show(tracked: Tracked, console: Console) -> None:
     """Print where a run was logged, and how to look at it."""
-    what = f"{tracked.new} runs added" if tracked.new else "nothing added: it stood there already"
+    what = (f"{tracked.new} runs added" if tracked.new else
+            "no run added: it stood there already, its files are written again")
     console.print(f"logged     the decision and {tracked.trials} trials, experiment {tracked.experiment}: {what}\n"
                   f"store      {tracked.store}\nlook       {tracked.look}", highlight=False, markup=False)
 

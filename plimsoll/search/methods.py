@@ -155,7 +155,7 @@ def compare(bench: Bench, machine: Machine, names: Sequence[str], minutes: float
     moves, methods = chosen_of(names, spec)
     arms: list[Arm] = []
     for move in moves:
-        arm = _costed(move, bench, verdicts.memory_mb(machine))
+        arm = costed(move, bench, verdicts.memory_mb(machine))
         if isinstance(arm, Method):
             methods.append(arm)
         else:
@@ -190,7 +190,7 @@ def tuned_by_the_best(bench: Bench, machine: Machine) -> Comparison:
     return compared
 
 
-def _costed(move: Move, bench: Bench, available_mb: float) -> Arm | Method:
+def costed(move: Move, bench: Bench, available_mb: float) -> Arm | Method:
     """Measure a method's steps in a process of its own; a method that breaks is a record with the reason."""
     folder = bench.run.folder / "costs"
     file = folder / f"{_id(move)}.json"

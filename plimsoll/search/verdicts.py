@@ -112,7 +112,7 @@ def _method(arm: Arm, winner: Arm, leader: Arm, level: Sequence[Arm], full: Sequ
     found = Method(
         move=arm.move, state=state, trainable=costs.trainable, parameters=costs.parameters, precision=costs.precision,
         step_ms={p: quantile(np.array(s) * 1e3, 0.5) for p, s in costs.step_s.items()},
-        peak_memory_mb=costs.peak_mb, recompute_reason=costs.reason, recompute=_recompute(arm),
+        peak_memory_mb=costs.peak_mb, recompute_reason=costs.reason, recompute=recomputed(arm),
         rates={f"{rate:g}": q for rate, q in arm.rates.items()},
         qualities={s: seeds.quality(arm.evidence[s], value, metric) for s in had}, deltas=deltas,
         seconds={s: float(np.mean([p.seconds for p in arm.at(s)])) for s in had})
@@ -127,7 +127,8 @@ def stopped(arm: Arm, leader: Arm, value: Callable[[Evidence], float], metric: s
     return f"in the same time it was {sure} {leader.name}, {_points(behind)}"
 
 
-def _recompute(arm: Arm) -> Recompute | None:
+def recomputed(arm: Arm) -> Recompute | None:
+    """Return the share of a step that full checkpointing would compute again, or None where it was not timed."""
     if not arm.costs.recompute_direct:
         return None
     ways = (arm.costs.recompute_direct, arm.costs.recompute_fitted)

@@ -56,7 +56,7 @@ def test_a_run_is_logged_once(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "mlflow server --backend-store-uri sqlite:///" in first
     assert Path("runs/mlflow.db").exists()
     assert cli.run(["track", str(run), "--experiment", "mine"]) == 0
-    assert "nothing added" in capsys.readouterr().out
+    assert "no run added" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "says"), [

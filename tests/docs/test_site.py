@@ -66,6 +66,7 @@ def test_every_verb_has_its_entry_with_its_options(site: Path) -> None:
     page = text(site / "reference" / "verbs.html")
     for words in ("--set", "--out", "The TOML file with the task, the model and the limits.", "<name of the spec>"):
         assert words in page
+    assert "plimsoll tune [OPTIONS] SPEC" in page
 
 
 @pytest.mark.parametrize("folder", ["moves", "runtimes", "tasks"])
@@ -87,6 +88,7 @@ def test_the_spec_and_the_public_names_have_theirs(site: Path) -> None:
     for field, says in find.field_docs(Budget).items():
         assert f"{field}: " in page
         assert says.replace("`", "") in page
+    assert "p95_ms: float | None = None" in page
     names = text(site / "reference" / "python.html")
     assert all(f"plimsoll.{name}" in names for name in plimsoll.__all__)
     assert "UserError                2" in names

@@ -14,13 +14,13 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from plimsoll.core.dossier import Dossier
+from plimsoll.core.dossier import PAGE, Dossier
 from plimsoll.core.store import write_atomic
+from plimsoll.report import profile
 from plimsoll.report.page import trials
 from plimsoll.report.page.capacity import Traffic
 from plimsoll.report.page.figures import LOOK
 from plimsoll.report.page.sections import cells, facts, lost, sections
-from plimsoll.report.terminal import PAGE
 from plimsoll.report.words import delta, flat, number, share
 
 _HERE = Path(__file__).parent
@@ -54,7 +54,8 @@ def write(dossier: Dossier, *, rows: bool = True, traffic: Traffic | None = None
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_one_line)
-    environment.globals.update(number=number, delta=delta, share=share, facts=facts, cells=cells, lost=lost)
+    environment.globals.update(number=number, delta=delta, share=share, facts=facts, cells=cells, lost=lost,
+                               profile_tables=profile.tables, profile_lines=profile.lines)
     return environment.get_template("page.html").render(
         decision=dossier.decision, dossier=dossier, shown=shown, rows=rows, traffic=traffic or Traffic(),
         style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of ours

@@ -21,6 +21,7 @@ from plimsoll.report.page.figures import (
     Figure,
     Link,
     Rows,
+    among,
     chart,
     figure,
     log_scale,
@@ -30,6 +31,7 @@ from plimsoll.report.page.figures import (
 from plimsoll.report.page.limits import Held, amount
 from plimsoll.report.words import flat, number
 
+_ROLES = {"chosen": CHOSEN, "baseline": BASELINE, "on the front": INK, "beaten": FAINT}
 _SHOWN = (0, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 """Percentiles in the table below the latencies; the chart has every half."""
 _OVERLOADED = 1.6
@@ -83,10 +85,8 @@ def front(dossier: Dossier) -> Figure | None:
     base = chart(rows).encode(x=x, y=y)
     pick = alt.selection_point(fields=["trial"], on="click", name="pick", empty=False)
     points = base.mark_point(filled=True, size=150, opacity=1, cursor="pointer").encode(
-        color=alt.Color("role:N", scale=alt.Scale(domain=["chosen", "baseline", "on the front", "beaten"],
-                                                  range=[CHOSEN, BASELINE, INK, FAINT]),
-                        legend=alt.Legend(columns=2)),
-        shape=alt.Shape("on:N", scale=alt.Scale(domain=["test", "validation"], range=["circle", "diamond"]),
+        color=alt.Color("role:N", scale=among(_ROLES, rows, "role"), legend=alt.Legend(columns=2)),
+        shape=alt.Shape("on:N", scale=among({"test": "circle", "validation": "diamond"}, rows, "on"),
                         legend=alt.Legend(title="judged on", symbolFillColor=MUTED, symbolStrokeColor=MUTED)),
         stroke=alt.when(pick).then(alt.value(INK)).otherwise(alt.value("var(--paper)")),
         strokeWidth=alt.when(pick).then(alt.value(3)).otherwise(alt.value(1)),
@@ -124,7 +124,7 @@ def latencies(dossier: Dossier) -> Figure | None:
               scale=log_scale([ms for q in known.values() for ms in q]))
     y = alt.Y("share:Q", title="share of requests answered by then", scale=alt.Scale(domain=[0, 1.06], nice=False),
               axis=alt.Axis(format=".0%", values=[0, 0.25, 0.5, 0.75, 1]))
-    color = alt.Color("who:N", scale=SIDES)
+    color = alt.Color("who:N", scale=among(SIDES, rows, "who"))
     line = chart(rows).mark_line(strokeWidth=2.5, clip=True).encode(
         x=x, y=y, color=color, strokeDash=alt.StrokeDash("who:N", scale=alt.Scale(
             domain=["baseline", "chosen"], range=[[5, 3], [1, 0]]), legend=None))

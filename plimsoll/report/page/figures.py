@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 CHOSEN, BASELINE, INK, MUTED, FAINT, BAD = (
     "var(--chosen)", "var(--baseline)", "var(--ink)", "var(--muted)", "var(--faint)", "var(--bad)")
 """The page's own colours, so that a chart follows it into the dark and onto paper."""
-SIDES = alt.Scale(domain=["baseline", "chosen"], range=[BASELINE, CHOSEN])
+SIDES = {"baseline": BASELINE, "chosen": CHOSEN}
 
 LOOK: dict[str, Any] = {
     "background": None,
@@ -76,6 +76,13 @@ def chart(rows: Rows) -> alt.Chart:
     """Return an empty chart over rows; a number that is not finite has no place in it and is left out of its row."""
     return alt.Chart(alt.InlineData(values=[
         {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)} for row in rows]))
+
+
+def among(known: Mapping[str, str], rows: Rows, field: str) -> alt.Scale:
+    """Return a scale of the known names that a field of the rows has, so that a legend names nothing that is absent."""
+    present = {row[field] for row in rows}
+    found = {name: look for name, look in known.items() if name in present}
+    return alt.Scale(domain=list(found), range=list(found.values()))
 
 
 def log_scale(values: Sequence[float]) -> alt.Scale:

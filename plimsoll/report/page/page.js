@@ -17,7 +17,7 @@
   const sections = all("main > section");
   const seen = (section, view) => section.dataset.views.split(" ").includes(view);
   const place = () => {
-    const [view, id] = decodeURIComponent(location.hash.slice(1)).split("/");
+    const [view, id] = location.hash.slice(1).split("/");
     return VIEWS.includes(view) ? { view, id } : { view: "technical", id: view };
   };
   const show = (view) => {

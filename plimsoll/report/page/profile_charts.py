@@ -16,6 +16,7 @@ from plimsoll.report.page.figures import (
     Cell,
     Figure,
     Rows,
+    among,
     chart,
     figure,
     log_scale,
@@ -63,14 +64,15 @@ def _operators(profiles: Mapping[Who, Profile]) -> Figure | None:
     bars = chart(rows).mark_bar(cornerRadius=1).encode(
         x=alt.X("ms:Q", title="mean of a request, ms", axis=alt.Axis(tickCount=6)),
         y=alt.Y("group:N", sort="-x", title=None, axis=alt.Axis(ticks=False, domain=False, labelColor=INK)),
-        yOffset=alt.YOffset("who:N", sort=["baseline", "chosen"]), color=alt.Color("who:N", scale=SIDES),
+        yOffset=alt.YOffset("who:N", sort=["baseline", "chosen"]),
+        color=alt.Color("who:N", scale=among(SIDES, rows, "who")),
         tooltip=[alt.Tooltip("who:N"), alt.Tooltip("group:N"), alt.Tooltip("ms:Q", format=".3f"),
                  alt.Tooltip("share:N", title="of all operators"), alt.Tooltip("number:N", title="computed in"),
                  alt.Tooltip("heaviest:N")])
     table: list[list[Cell]] = [[r["who"], r["group"], f"{r['ms']:.3f} ms", r["share"], r["number"], r["heaviest"]]
                                for r in rows]
     return figure("operators", "Inside the model: groups of operators",
-                  "By the profile of each artifact's own runtime, slower than without one.", bars,
+                  "By the profile of each artifact's own runtime, scaled to add up to its model stage.", bars,
                   ("artifact", "group", "mean", "of all operators", "computed in", "heaviest operators"), table,
                   36 * len({r["group"] for r in rows}))
 
@@ -101,10 +103,9 @@ def roofline(profiles: Mapping[Who, Profile]) -> Figure | None:
     ends: Rows = [{"ceiling": f"{name} ceiling", "intensity": high, "gops": rate} for name, rate in rates.items()]
     names = chart(ends).mark_text(align="right", dy=-7, color=MUTED).encode(x=x, y=y, text="ceiling:N")
     base = chart(rows).encode(x=x, y=y)
-    shapes = {n: s for n, s in _SHAPES.items() if n in {r["number"] for r in rows}}
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
-        color=alt.Color("who:N", scale=SIDES),
-        shape=alt.Shape("number:N", scale=alt.Scale(domain=list(shapes), range=list(shapes.values())),
+        color=alt.Color("who:N", scale=among(SIDES, rows, "who")),
+        shape=alt.Shape("number:N", scale=among(_SHAPES, rows, "number"),
                         legend=alt.Legend(symbolFillColor=MUTED, symbolStrokeColor=MUTED)),
         tooltip=[alt.Tooltip("who:N"), alt.Tooltip("group:N"), alt.Tooltip("number:N", title="computed in"),
                  alt.Tooltip("says:N", title="rate")])

@@ -11,6 +11,7 @@ from plimsoll.core.evaluation import Group
 from plimsoll.report.page import unfolding
 from plimsoll.report.page.figures import (
     BAD,
+    BASELINE,
     CHOSEN,
     FAINT,
     INK,
@@ -19,6 +20,7 @@ from plimsoll.report.page.figures import (
     Figure,
     Link,
     Rows,
+    among,
     chart,
     figure,
     log_scale,
@@ -76,10 +78,11 @@ def timeline(dossier: Dossier) -> Figure | None:
 
 def as_tried(dossier: Dossier) -> Figure | None:
     """Return each recipe at the minute it was tried, and the best so far; None without a log of them."""
-    timed = any(one.trial.latency_ms is not None for one in unfolding.tried(dossier))
+    tried = unfolding.tried(dossier)
+    timed = any(one.trial.latency_ms is not None for one in tried)
     names, best = roles(dossier), None
     rows: Rows = []
-    for one in unfolding.tried(dossier):
+    for one in tried:
         trial = one.trial
         m = (trial.latency_ms.p95 if trial.latency_ms else None) if timed else trial.validation
         if m is None:
@@ -97,8 +100,8 @@ def as_tried(dossier: Dossier) -> Figure | None:
     axis = alt.Axis(format="~g", tickCount=5) if timed else alt.Axis(format=".1%", tickCount=5)
     y = alt.Y("value:Q", title=title, scale=scale, axis=axis)
     points = chart(rows).mark_point(filled=True, size=110, opacity=1, cursor="pointer").encode(
-        x=x, y=y, color=alt.Color("role:N", scale=alt.Scale(
-            domain=["chosen", "baseline", "another recipe"], range=[CHOSEN, "var(--baseline)", FAINT])),
+        x=x, y=y, color=alt.Color("role:N", scale=among(
+            {"chosen": CHOSEN, "baseline": BASELINE, "another recipe": FAINT}, rows, "role")),
         tooltip=[alt.Tooltip("recipe:N"), alt.Tooltip("says:N", title="p95" if timed else "validation"),
                  alt.Tooltip("minute:Q", format=".1f")])
     line = chart(rows).mark_line(interpolate="step-after", color=MUTED, strokeWidth=1.5).encode(
