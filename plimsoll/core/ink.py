@@ -67,6 +67,12 @@ class Ink:
         """Everything that was written so far."""
         return tuple(self._figures)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the run folder that what was written so far comes from, in the order of their first use."""
+        places = (place for figure in self._figures for place in figure.of)
+        return tuple(dict.fromkeys(p.partition("#")[0] for p in places if "#" in p or p.endswith(".npy")))
+
     def at(self, place: Place) -> Any:
         """Return the value at a place; None where nothing stands."""
         file, _, pointer = place.partition("#")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plimsoll.core.answer import Table
 from plimsoll.core.artifact import ARTIFACT_RECORD
-from plimsoll.core.evaluation import EVALUATION, Group
+from plimsoll.core.evaluation import Group
 from plimsoll.core.ink import EVALUATED, Place
 from plimsoll.core.standing import Known
 from plimsoll.search.phrases import Pen, record_at
@@ -23,13 +23,6 @@ def of(k: Known, pen: Pen) -> list[Table]:
     """Return every table that the records have of a recipe beside the chosen one; those without rows are left out."""
     tables = [_beside(k, pen), _quality(k, pen), _seconds(k, pen), *_groups(k, pen), _apart(k, pen)]
     return [t for t in tables if t.rows]
-
-
-def files(k: Known, pen: Pen) -> list[str]:
-    """Return the files of the run folder that these tables rest on."""
-    raced, apart = pen.kept.ratio(k.id, pen.ran.chosen.id), _of_classes(k, pen)
-    evaluated = [EVALUATION] if k.baseline and pen.ran.dossier.evaluation is not None else []
-    return [*([raced.of[0].partition("#")[0]] if raced else []), *(apart.of if apart else []), *evaluated]
 
 
 def _beside(k: Known, pen: Pen) -> Table:

@@ -57,7 +57,8 @@ def because(facet: Facet, pen: Pen) -> str:
         names = ", ".join(pen.ink.quoted(DECISION / "spec" / "target" / "runtimes" / i) for i in range(len(runtimes)))
         return f"No setting of the runtimes that the spec names was tried in {facet.value}: {names}."
     if impossible(facet, pen.ran):
-        return "The chosen one drops no layer, so none can drop fewer."
+        return ("The chosen one drops no layer, so none can drop fewer." if facet.value == "fewer" else
+                "The chosen one keeps a single layer, and none can be without any.")
     students = facet.kind == "layers" or facet.value in _OF_STUDENTS
     for lessons, seconds in ((FORECAST / "lessons", FORECAST / "lesson_s"), (STUDENTS / 1, STUDENTS / 0)):
         if students and pen.ink.at(lessons) is not None:
@@ -71,8 +72,9 @@ def because(facet: Facet, pen: Pen) -> str:
 
 
 def impossible(facet: Facet, ran: Ran) -> bool:
-    """Return whether nothing could be like that: less than nothing cannot be dropped."""
-    return facet.kind == "layers" and facet.value == "fewer" and layers_kept(ran.chosen.recipe) is None
+    """Return whether nothing could be like that: less than nothing cannot be dropped, and something must stay."""
+    own = layers_kept(ran.chosen.recipe)
+    return facet.kind == "layers" and (facet.value, own) in (("fewer", None), ("more", 1))
 
 
 def relative(facets: Sequence[Facet], pen: Pen) -> Known:

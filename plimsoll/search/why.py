@@ -86,7 +86,7 @@ def _nothing_made(dossier: Dossier, ink: Ink, without: Sequence[str]) -> Answer:
                   rows=tuple((ink.quoted(DECISION / "notes" / i),) for i in range(len(decision.notes))))
     question = f"why not {without[-1]}?" if without else "why nothing?"
     return Answer(question=question, sentence=" ".join(said), tables=(notes,) if notes.rows else (),
-                  numbers=ink.figures, evidence=("decision.json",))
+                  numbers=ink.figures, evidence=ink.files)
 
 
 def _overview(pen: Pen, ask: str) -> Answer:
@@ -110,9 +110,8 @@ def _overview(pen: Pen, ask: str) -> Answer:
                     f"{pen.lost(second)}")
     limits = Table(title="Limits", head=("limit", "allowed", "measured", "to spare at its bound"),
                    rows=tuple((x.limit, x.allowed, x.measured, x.room) for x in stand))
-    evidence = ["decision.json", ran.chosen.evidence, *([second.evidence] if second is not None else [])]
     return Answer(question=f"why {ran.chosen.id}?", sentence=" ".join(said), tables=(limits,) if limits.rows else (),
-                  numbers=pen.ink.figures, evidence=tuple(dict.fromkeys(evidence)), deeper=tuple(questions(ran, ask)))
+                  numbers=pen.ink.figures, evidence=pen.ink.files, deeper=tuple(questions(ran, ask)))
 
 
 def questions(ran: Ran, ask: str) -> list[Step]:
@@ -144,7 +143,7 @@ def _method(asked: Sequence[Facet], pen: Pen, ask: str) -> Answer:
     sentence, steps = methods_why.uncompared(last.value, last.words, pen)
     table = pen.each([k for k in pen.ran.every if k.made], "What was made of the model") if depth > 1 else None
     return Answer(question=f"why not {last.words}?", sentence=sentence, tables=(table,) if table else (),
-                  numbers=pen.ink.figures, evidence=("decision.json",), deeper=tuple(steps))
+                  numbers=pen.ink.figures, evidence=pen.ink.files, deeper=tuple(steps))
 
 
 def _not(asked: Sequence[Facet], pen: Pen, ask: str) -> Answer:
@@ -163,10 +162,10 @@ def _not(asked: Sequence[Facet], pen: Pen, ask: str) -> Answer:
     else:
         sentence, spoken = _never(asked, pen)
         steps = untried.steps(last, ran)
-    tables, files = _tables(asked, found, spoken, pen)
+    tables = _tables(asked, found, spoken, pen)
     if len(asked) < (3 if len(found) > 1 else 2):
         steps += _further(asked, found, pen, ask)
-    evidence = dict.fromkeys([*(k.evidence for k in spoken), *files, "decision.json"])
+    evidence = dict.fromkeys([*(k.evidence for k in spoken), *pen.ink.files])
     words = ", and ".join(dict.fromkeys(f.words for f in asked))
     return Answer(question=f"why not {words}?", sentence=sentence, tables=tuple(tables), numbers=pen.ink.figures,
                   evidence=tuple(evidence), deeper=tuple(steps))
@@ -204,9 +203,10 @@ def _of_these(asked: Sequence[Facet], found: Sequence[Known], own: bool, pen: Pe
         said.append(f"Of {pen.count(found)}, {pen.number_of(made)} measured, {which} is {pen.recipe(best)}: "
                     f"it {pen.numbers(best)}; the chosen one {pen.numbers(pen.ran.chosen)}.{pen.lost(best)}")
         if ruled_out is not None:
-            count = pen.count([k for k in found if k.state == "pruned"])
             assert ruled_out.reason_at is not None
-            said.append(f"Ruled out before they were made: {count}, the nearest of them {pen.recipe(ruled_out)}: "
+            those = [k for k in found if k.state == "pruned"]
+            nearest = "the nearest of them " if len(those) > 1 else ""
+            said.append(f"Ruled out before being made: {pen.count(those)}, {nearest}{pen.recipe(ruled_out)}: "
                         f"{pen.ink.sentence(ruled_out.reason_at)}")
     said.append(untried.foreseen(asked, pen))
     return " ".join(filter(None, said)), spoken
@@ -246,20 +246,16 @@ def _never(asked: Sequence[Facet], pen: Pen) -> tuple[str, list[Known]]:
     return " ".join(filter(None, said)), [near]
 
 
-def _tables(
-    asked: Sequence[Facet], found: Sequence[Known], spoken: Sequence[Known], pen: Pen
-) -> tuple[list[Table], list[str]]:
-    """Return the tables that an answer at this depth has, and the files they rest on."""
+def _tables(asked: Sequence[Facet], found: Sequence[Known], spoken: Sequence[Known], pen: Pen) -> list[Table]:
+    """Return the tables that an answer at this depth has."""
     depth = len(asked)
     if depth < 2 or not found:
-        return [], []
+        return []
     tables = [pen.each(found, "Each of them")] if len(found) > 1 else []
     if depth == 2 and len(found) > 1:
-        return tables, []
+        return tables
     best = next((k for k in spoken if k in found and k.made), None)
-    if best is None:
-        return tables, []
-    return [*tables, *details.of(best, pen)], details.files(best, pen)
+    return tables if best is None else [*tables, *details.of(best, pen)]
 
 
 def _further(asked: Sequence[Facet], found: Sequence[Known], pen: Pen, ask: str) -> list[Step]:

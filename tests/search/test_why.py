@@ -112,7 +112,7 @@ def test_the_runner_up_is_the_fastest_of_those_that_hold_every_limit(met: Path) 
 def test_of_what_was_tried_the_best_is_set_against_the_chosen_one(met: Path) -> None:
     fewer = why(met, without=["fewer-layers"]).sentence
     assert "Of 7 recipes, 3 measured, the fastest is" in fewer
-    assert "Ruled out before they were made: 4 recipes, the nearest of them" in fewer
+    assert "Ruled out before being made: 4 recipes, the nearest of them" in fewer
     assert "at least 1.03 with the table's error of 17%" in fewer
     more = why(met, without=["more-layers"]).sentence
     assert "drop_layers keep=1" in more
@@ -174,10 +174,13 @@ def test_what_was_never_tried_is_said_so_with_the_command_that_would_try_it(null
         assert any(command in step.command and step.command.endswith("--out NEW") for step in answer.deeper), asked
 
 
-def test_what_cannot_be_is_not_called_untried(null_run: Path) -> None:
+def test_what_cannot_be_is_not_called_untried(null_run: Path, tmp_path: Path) -> None:
     answer = why(null_run, without=["fewer-layers"])
     assert "Not tried" not in answer.sentence
     assert answer.sentence.startswith("The chosen one drops no layer, so none can drop fewer.")
+    single = why(keep(stored("banking77_1_point@171*"), tmp_path / "run"), without=["more-layers"])
+    assert single.sentence.startswith("The chosen one keeps a single layer, and none can be without any.")
+    assert single.deeper == ()
 
 
 def test_what_was_skipped_for_time_can_have_more_of_it(tmp_path: Path) -> None:
@@ -204,6 +207,7 @@ def test_what_the_latency_table_spoke_against_is_answered_by_its_prediction(
     for part in ("0.912 ms at p95", "0.746 ms with its error of 17% in its favour", "against 0.719 ms to reach", says):
         assert part in answer.sentence
     assert traced(answer.sentence, answer.numbers, met) > 4
+    assert "forecast.json" in answer.evidence
     # beside others that were tried it is told too, and the depth that is asked for comes from it
     assert says in why(met, without=["fewer-layers"]).sentence
     assert "4 layers" in why(met, without=["fewer-layers=2"]).question
