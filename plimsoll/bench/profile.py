@@ -245,7 +245,7 @@ def _profile(artifact: Artifact, about: About, timed: _Timed, found: Sequence[Op
         share_of_ceiling=flop / model_ms / 1e6 / ceiling if ceiling and flop else None,
         budget=budget,
         attack=_attack(seen, budget, groups, about.budget),
-        notes=tuple(_notes(timed, about, artifact)),
+        notes=tuple(_notes(timed, about, artifact, groups)),
         machine=about.machine,
     )
 
@@ -315,12 +315,16 @@ def _attack(
             f"{heaviest.mean_ms:.3g} ms in the mean.{inside}")
 
 
-def _notes(timed: _Timed, about: About, artifact: Artifact) -> list[str]:
+def _notes(timed: _Timed, about: About, artifact: Artifact, groups: Sequence[Operators]) -> list[str]:
     notes: list[str] = []
     if not timed.pads_apart or len(timed.ids[0]) > 1:
         notes.append("Padding is part of the model stage here: it cannot be told apart from outside.")
     if about.shape is None:
         notes.append("No operations are counted: the artifact does not say what shape its model has.")
+    above = [o.group for o in groups if o.share_of_roof and o.share_of_roof > 1]
+    if above:
+        notes.append(f"Above its roof: {', '.join(above)}. The roof is that of main memory, and weights that stay in a "
+                     "cache come faster.")
     if artifact.runtime.number != "fp32":
         notes.append(f"Products count against the machine's {artifact.runtime.number} ceiling, whose kernels are "
                      "torch's: another runtime's may be faster than it.")

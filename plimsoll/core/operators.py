@@ -55,7 +55,7 @@ _PATHS: tuple[tuple[OperatorGroup, re.Pattern[str]], ...] = (
     ("embedding", re.compile(r"\bembeddings?\b|_embeddings\b")),
     ("attention", re.compile(r"\battention\b|\battn\b")),
     ("feed-forward", re.compile(r"\b(intermediate|ffn|mlp|lin1|lin2)\b|\blayer \d+ output\b")),
-    ("head", re.compile(r"\b(head|classifier|pre_classifier|pooler)\b")),
+    ("head", re.compile(r"\b(head|classifier|pre_classifier|pooler|logits)\b")),
 )
 """By the names that BERT, RoBERTa, ELECTRA, MPNet and DistilBERT give their modules, spaces between these; the first
 that is found: a norm inside attention is a norm."""

@@ -52,10 +52,10 @@ class Operators(Record):
     number: Number | None = None
     """What the products are computed in; decides which ceiling holds."""
     roof_gops: float | None = None
-    """The most this machine can do here, 10^9 operations a second: the ceiling of the number format, or what its memory
-    lets through at this intensity, whichever is less."""
+    """The most this machine can do here, 10^9 operations a second: the ceiling of the number format, or what its main
+    memory lets through at this intensity, whichever is less."""
     share_of_roof: float | None = None
-    """The rate that was reached as a share of that."""
+    """The rate that was reached as a share of that: above 1 where weights stay in a cache, which is faster."""
     calls: float = 0.0
     """Operators of the group that run for a request."""
     heaviest: tuple[str, ...] = ()

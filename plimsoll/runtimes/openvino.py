@@ -269,13 +269,14 @@ def _counted(counters: Sequence[Any], requests: int) -> Iterator[Operator]:
     """Return the nodes that ran: each of `openvino.ProfilingInfo` is a mean over so many requests, here their sum."""
     for one in counters:
         if str(one.status).endswith("EXECUTED") and one.node_type not in _NO_WORK:
-            number = _number(one.exec_type) if one.node_type in _PRODUCTS else None
+            number = _number(one.exec_type) if one.node_type.startswith(_PRODUCTS) else None
             yield Operator(f"{one.node_name} {one.node_type}", group_of(one.node_name, one.node_type),
                            one.real_time.total_seconds() * requests, requests, number)
 
 
 _NO_WORK = frozenset({"Parameter", "Result", "Const", "Constant", "Input", "Output"})
-_PRODUCTS = frozenset({"MatMul", "FullyConnected", "ScaledDotProductAttention", "MHA"})
+_PRODUCTS = ("MatMul", "FullyConnected", "ScaledDotProductAttention", "MHA")
+"""What the names of their kinds begin with."""
 
 
 def _number(kernel: str) -> Number:

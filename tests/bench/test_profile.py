@@ -169,6 +169,9 @@ def test_each_product_is_placed_under_its_roof() -> None:
     assert attention.share_of_roof == pytest.approx(attention.gops / attention.roof_gops)
     flop = attention.flop + 2 * 4 * 384 * 1536 * 12 + 2 * 384 * 3
     assert found.share_of_ceiling == pytest.approx(flop / 0.8 / 1e6 / 100)  # the null runtime says it is fp32
+    assert not any("Above its roof" in note for note in found.notes)
+    slow = CEILINGS.model_copy(update={"memory_gb_s": 0.5})
+    assert any("Above its roof: attention" in n for n in profiled(About("", SHAPE, slow), timed(), OPERATORS).notes)
     bare = profiled(About(""), timed(), OPERATORS)
     assert bare.share_of_ceiling is None
     assert bare.operators[0].flop is None

@@ -20,6 +20,7 @@ from plimsoll.core.profile import OperatorGroup
     ("/encoder/encoder/layer.0/output/Add", "Add", "feed-forward"),
     ("/encoder/encoder/layer.0/output/LayerNorm/Add_1", "MVN", "norm"),
     ("/head/classifier/Gemm", "Gemm", "head"),
+    ("logits", "FullyConnected", "head"),
     ("encoder.encoder.layer.3.attention.self", "scaled_dot_product_attention", "attention"),
     ("encoder.encoder.layer.3.intermediate.intermediate_act_fn", "gelu", "feed-forward"),
     ("encoder.transformer.layer.0.ffn.lin1", "linear", "feed-forward"),
