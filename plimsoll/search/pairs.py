@@ -87,13 +87,15 @@ def _prepared(inputs: Mapping[str, str], spec: Spec, folders: Iterable[Path]) ->
 def pairing(a: Opened, b: Opened, split: Split) -> Pairing:
     """Return whether a split of both has the same texts and labels in the same order, whatever files they came from."""
     classes = [x.dossier.decision.data.get("classes") for x in (a, b)]
-    apart = f"{classes[0]} and {classes[1]} classes are two questions" if classes[0] != classes[1] else ""
+    if classes[0] != classes[1]:
+        apart = f"{classes[0]} and {classes[1]} classes are two questions"
+        return Pairing(split, 0, apart, apart)
     if a.data is None or b.data is None:
         which = " and ".join(x.folder.name for x in (a, b) if x.data is None)
-        return Pairing(split, 0, f"no store here holds the rows of {which}", apart)
+        return Pairing(split, 0, f"no store here holds the rows of {which}")
     theirs, others = getattr(a.data, split), getattr(b.data, split)
     if (theirs.texts, theirs.labels) != (others.texts, others.labels):
-        return Pairing(split, 0, f"the {split} rows are not the same", apart)
+        return Pairing(split, 0, f"the {split} rows are not the same")
     return Pairing(split, len(theirs), "")
 
 

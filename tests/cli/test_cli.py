@@ -235,7 +235,7 @@ def test_report_writes_a_paper_into_the_run_or_where_it_is_told_to(
     cli.run(["tune", str(spec), "--out", str(out)])
     capsys.readouterr()
     assert cli.run(["report", str(out), "--as", "launch"]) == 0
-    assert capsys.readouterr().out.strip() == str(out / "launch.md")
+    assert capsys.readouterr().out.split() == ["paper", str(out / "launch.md")]
     assert (out / "launch.md").read_text().startswith("# Launch checklist: null fast")
     assert cli.run(["report", str(out), "--as", "model-card", "--out", str(null_folder / "README.md")]) == 0
     assert "model-index:" in (null_folder / "README.md").read_text()

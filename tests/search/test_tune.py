@@ -82,7 +82,7 @@ def test_words_are_tagged_from_rows_to_artifact_and_the_entities_decide(null_fol
     assert wrong.variance is not None
     assert wrong.invariance is not None
     assert wrong.invariance.flips == 0
-    assert "entity_f1 on test" in (run / "decisions.md").read_text()
+    assert "entity\\_f1 on test" in (run / "decisions.md").read_text()
     with plimsoll.load(run) as model:
         (tagged,) = model.predict(["x y light"])
         assert tagged.tags == ("B-place", "I-place", "O")
