@@ -92,7 +92,7 @@ def front(dossier: Dossier) -> Figure | None:
         stroke=alt.when(pick).then(alt.value(INK)).otherwise(alt.value("var(--paper)")),
         strokeWidth=alt.when(pick).then(alt.value(3)).otherwise(alt.value(1)),
         tooltip=[alt.Tooltip("recipe:N"), alt.Tooltip("p95:N"), alt.Tooltip("change:N", title="quality"),
-                 alt.Tooltip("why:N", title="why not, or where it stands")],
+                 alt.Tooltip("why:N")],
     ).add_params(pick)
     line = base.transform_filter(alt.datum.front).mark_line(interpolate="step-after", color=FAINT, strokeWidth=1.5)
     table: list[list[Cell]] = [[Link(row["trial"], row["recipe"]), row["p95"], row["change"],

@@ -18,7 +18,7 @@
   const seen = (section, view) => section.dataset.views.split(" ").includes(view);
   const place = () => {
     const [view, id] = location.hash.slice(1).split("/");
-    return VIEWS.includes(view) ? { view, id } : { view: "technical", id: view };
+    return VIEWS.includes(view) ? { view, id } : { view: document.documentElement.dataset.view || VIEWS[0], id: view };
   };
   const show = (view) => {
     for (const radio of radios) radio.checked = radio.value === view;
