@@ -48,12 +48,16 @@ class Reading:
             raise UserError(str(e)) from None
         if not said.strip():
             raise UserError("a text is empty", "leave it out")
+        places: list[int] | None = None
         if task.per_token:
             ids, places = self._spelling.words(said)
-            return Question(said, (ids,), places)
-        if task.texts > 1:
-            return Question(said, tuple(self._spelling.ids([part])[0] for part in said.split(PAIR)), None)
-        return Question(said, (self._spelling.ids([said])[0],), None)
+            rows = (ids,)
+        else:
+            parts = said.split(PAIR) if task.texts > 1 else [said]
+            rows = tuple(self._spelling.ids([part])[0] for part in parts)
+        if not all(rows):
+            raise UserError("a text has no token that the model knows", "leave it out")
+        return Question(said, rows, places)
 
     def outputs(self, question: Question, found: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the outputs that answer a question: float32 [labels], [words, labels] or [texts, labels].
