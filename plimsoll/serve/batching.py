@@ -96,6 +96,14 @@ class Queue:
         del self._by_deadline[bisect_left(self._by_deadline, _deadline(row), key=_deadline)]
         self.work_ms = self.work_ms - row.work_ms if self._by_length else 0.0  # no rounding stays in an empty queue
 
+    def of(self, owner: Any) -> list[Row]:
+        """Return the waiting rows of an owner."""
+        return [row for row in self._by_deadline if row.owner is owner]
+
+    def all(self) -> list[Row]:
+        """Return all waiting rows, the nearest deadline first."""
+        return list(self._by_deadline)
+
     def overdue(self, now: float) -> list[Row]:
         """Take out and return the rows whose deadline has passed."""
         late = self._by_deadline[: bisect_left(self._by_deadline, (now, 0), key=_deadline)]
