@@ -41,6 +41,7 @@ class Row:
     """Its place in the order of arrival."""
     work_ms: float = 0.0
     """What it counts for in the backlog."""
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Queue:
         if len(self) >= self.limit:
             raise ValueError(f"the queue holds {self.limit} rows and is full")
         self._arrived += 1
-        row.number = self._arrived
+        row.number, row.waits = self._arrived, True
         row.work_ms = self.forecast.row_ms(len(row.ids))
         self.work_ms += row.work_ms
         insort(self._by_length, row, key=_length)
@@ -92,13 +93,10 @@ class Queue:
 
     def drop(self, row: Row) -> None:
         """Take a waiting row out."""
+        row.waits = False
         del self._by_length[self._place(row)]
         del self._by_deadline[bisect_left(self._by_deadline, _deadline(row), key=_deadline)]
         self.work_ms = self.work_ms - row.work_ms if self._by_length else 0.0  # no rounding stays in an empty queue
-
-    def of(self, owner: Any) -> list[Row]:
-        """Return the waiting rows of an owner."""
-        return [row for row in self._by_deadline if row.owner is owner]
 
     def all(self) -> list[Row]:
         """Return all waiting rows, the nearest deadline first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from plimsoll.serve.costs import Forecast
 from plimsoll.serve.ipc import Answer
 from plimsoll.serve.link import Lane, Worker
 from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.reading import Reading
 from plimsoll.serve.settings import Settings
 from plimsoll.serve.versions import Version
 
@@ -32,6 +34,7 @@ _log = logging.getLogger("plimsoll.serve")
 
 _BEAT_S = 1.0
 """An idle lane is asked for a short row this often: what answers health is the path that answers requests."""
+_BEAT_TOKENS = 4
 _LATE_S = 1.0
 """Without an answer this much longer than predicted, a worker is no longer called ready."""
 _DRIFT_STEP = 0.05
@@ -50,6 +53,7 @@ class Ticket:
     """Seconds, on the clock of `time.perf_counter`."""
     done: Callable[[Ticket], None]
     """Called once, when all rows are answered or the first has failed; not after `Engine.cancel`."""
+    parts: list[Row] = field(default_factory=list[Row])
     found: list[NDArray[np.float32] | None] = field(default_factory=list[NDArray[np.float32] | None])
     failure: Failure | None = None
     message: str = ""
@@ -72,14 +76,12 @@ class _Run:
 class Engine:
     """See the module. `start` before use, `tick` several times a second, `close` at the end."""
 
-    def __init__(self, version: Version, forecast: Forecast, threads: Sequence[int], settings: Settings,
-                 metrics: Metrics, beat: Sequence[int]) -> None:
-        """threads: of each lane that is in use, that of all threads first where there is one beside the others.
-
-        beat: a short row of token ids.
-        """
-        self.version, self.forecast = version, forecast
-        self._threads, self._settings, self._metrics, self._beat = tuple(threads), settings, metrics, list(beat)
+    def __init__(self, version: Version, reading: Reading, forecast: Forecast, threads: Sequence[int],
+                 settings: Settings, metrics: Metrics) -> None:
+        """threads: of each lane that is in use, that of all threads first where there is one beside the others."""
+        self.version, self.reading, self.forecast = version, reading, forecast
+        self._threads, self._settings, self._metrics = tuple(threads), settings, metrics
+        self._beat = reading.filler()[:_BEAT_TOKENS]
         self.queue = Queue(settings.queue_rows, forecast)
         self.drift = 1.0
         self.worker: Worker | None = None
@@ -94,10 +96,18 @@ class Engine:
 
     # -- requests
 
-    def submit(self, ticket: Ticket) -> Refusal | None:
-        """Take a request in, or return why not; `ticket.done` is called later, never from here."""
+    def full(self, rows: int) -> Refusal | None:
+        """Return why so many rows cannot be taken in whatever they are; a look before their texts are tokenized."""
         if self.worker is None:
             return Refusal("unavailable", "the worker is being started", max(100.0, self._start_s * 1e3))
+        if rows <= self.queue.room():
+            return None
+        return admit(self._load(time.perf_counter(), math.inf), rows, 0.0, 0.0, math.inf)
+
+    def submit(self, ticket: Ticket) -> Refusal | None:
+        """Take a request in, or return why not; `ticket.done` is called later, never from here."""
+        if (refusal := self.full(len(ticket.rows))) is not None:
+            return refusal
         now, rows = time.perf_counter(), ticket.rows
         work_ms = sum(self.forecast.row_ms(len(ids)) for ids in rows)
         single_ms = self.forecast.batch(crowded=False)[1][max(map(len, rows))]
@@ -105,16 +115,18 @@ class Engine:
                              (ticket.deadline - now) * 1e3)) is not None:
             return refusal
         ticket.found, ticket.left, ticket.queued = [None] * len(rows), len(rows), now
-        for index, ids in enumerate(rows):
-            self.queue.add(Row(ids, ticket.deadline, ticket, index))
+        ticket.parts = [Row(ids, ticket.deadline, ticket, index) for index, ids in enumerate(rows)]
+        for row in ticket.parts:
+            self.queue.add(row)
         self._pump(now)
         return None
 
     def cancel(self, ticket: Ticket) -> None:
         """Forget a request: what waits of it leaves the queue, and nobody is told."""
         ticket.over = True
-        for row in self.queue.of(ticket):
-            self.queue.drop(row)
+        for row in ticket.parts:
+            if row.waits:
+                self.queue.drop(row)
 
     @property
     def ready(self) -> bool:
@@ -278,7 +290,7 @@ class Engine:
         await dead.gone()
         self._failed_starts = 0 if time.perf_counter() - self._born > _CALM_S else self._failed_starts + 1
         while not self._closed:
-            # at once after the first death; then after 0.25, 0.5, 1 ... 30 s
+            # at once after two deaths in a row; then after 0.25, 0.5, 1 ... 30 s
             wait_s = 0.0 if self._failed_starts <= 1 else min(30.0, 0.125 * 2 ** (self._failed_starts - 1))
             await asyncio.sleep(wait_s)
             try:

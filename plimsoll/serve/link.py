@@ -22,6 +22,9 @@ from plimsoll.serve.ipc import Answer, Frame, Kind
 _START_S = 120.0
 """Longest that opening an artifact may take: a runtime that compiles at open takes tens of seconds."""
 
+_ANSWER_S = 60.0
+"""Longest that a batch may take while an artifact is warmed up and measured."""
+
 Heard = Callable[["Answer | PlimsollError | None"], None]
 """Called with the answer to a batch, with what went wrong with it, or with None when the worker died."""
 
@@ -115,7 +118,12 @@ class Worker:
                 future.set_exception(ChildError("the worker died") if found is None else found)
 
         self.send(lane, rows, heard)
-        return await future
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await future
+        except TimeoutError:
+            raise ChildError(f"the worker did not answer within {_ANSWER_S:.0f} s",
+                             "look at what it printed") from None
 
     def close_lane(self, lane: Lane) -> None:
         """Let go of a lane that is not needed; its session is closed and its memory given back."""
