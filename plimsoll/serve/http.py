@@ -32,13 +32,16 @@ _CHUNK_COST = 8
 """Bytes on the wire for each byte of a body, at most: more is a flood of tiny chunks."""
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
-Phase = Literal["idle", "headers", "body"]
+_LINGER_S = 2.0
+"""How long a refused client is listened to before the end: one cut off while it sends would not see the answer."""
+
+Phase = Literal["new", "headers", "body", "idle", "linger"]
 
 
 class Request:
     """One request that is whole, and the way to answer it."""
 
-    __slots__ = ("arrived", "body", "caller", "gone", "headers", "keep_alive", "method", "path", "route", "_connection")
+    __slots__ = ("_connection", "arrived", "body", "caller", "gone", "headers", "keep_alive", "method", "path", "route")
 
     def __init__(self, connection: Connection, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         self.method, self.path, self.headers = method, path, headers
@@ -111,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._front, self._settings = front, front.settings
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._phase: Phase = "headers"  # a client that connects is given as long to speak as one that has begun
+        self._phase: Phase = "new"
         self._since = time.perf_counter()
         self._stalled: float | None = None
         """Since when the client has not taken what was written."""
@@ -125,6 +128,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = self._fed = self._held = self._count = 0
         self._chunks: list[bytes] = []
+        self._paused = False
 
     # -- the transport
 
@@ -178,6 +182,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
+        if self._refused:
+            return
         self._phase, self._since, self._fed = "headers", time.perf_counter(), 0
         self._url, self._headers, self._header_bytes, self._count = b"", {}, 0, 0
 
@@ -212,7 +218,8 @@ class Connection(asyncio.Protocol):
         if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
             self._refuse(400, "malformed", "the header Host is missing")
             return
-        if int(self._headers.get(b"content-length", b"0") or b"0") > self._settings.body_bytes:
+        announced = self._headers.get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced[:20]) > self._settings.body_bytes:
             self._refuse_body()
             return
         self._front.app.headers(request)
@@ -245,7 +252,8 @@ class Connection(asyncio.Protocol):
         request.arrived = self._since = time.perf_counter()
         self._phase = "idle"
         self._ahead.append(request)
-        if len(self._ahead) >= _AHEAD and self._transport is not None:
+        if len(self._ahead) >= _AHEAD and self._transport is not None and not self._paused:
+            self._paused = True
             self._transport.pause_reading()
         self._next()
 
@@ -261,7 +269,7 @@ class Connection(asyncio.Protocol):
             # the answer to an earlier request comes first; this one is refused by the end of the connection
             self._refused = True
             return
-        last = not whole or not request.keep_alive or self._front.closing
+        last = not whole or not request.keep_alive or self._front.closing or self._refused
         head = (_STATUS[status] + b"content-type: " + kind + b"\r\ncontent-length: " + str(len(body)).encode() + b"\r\n"
                 + self._front.date + extra + (b"connection: close\r\n\r\n" if last else b"\r\n"))
         transport.write(head if request.method == "HEAD" else head + body)
@@ -270,11 +278,11 @@ class Connection(asyncio.Protocol):
             self._answering = None
         self._since = time.perf_counter()
         if last:
-            self._refused = True
-            transport.close()
+            self._end(transport, linger=not whole or self._refused)
         elif self._ahead:
             asyncio.get_running_loop().call_soon(self._next)
-        else:
+        elif self._paused:
+            self._paused = False
             transport.resume_reading()
 
     def _next(self) -> None:
@@ -285,7 +293,16 @@ class Connection(asyncio.Protocol):
             self._front.app.request(request)
         except Exception:  # the border of the server: one request's fault is not another's
             _log.exception("a request could not be answered")
-            self._front.app.malformed(request, 500, "internal", "this request met a fault of the server")
+            if self._answering is request:
+                self._front.app.malformed(request, 500, "internal", "this request met a fault of the server")
+
+    def _end(self, transport: asyncio.Transport, *, linger: bool) -> None:
+        self._refused = True
+        if linger and transport.can_write_eof():
+            self._phase, self._since = "linger", time.perf_counter()
+            transport.write_eof()
+        else:
+            transport.close()
 
     def _refuse_body(self) -> None:
         self._refuse(413, "body_too_large", f"more than {self._settings.body_bytes} bytes of body")
@@ -297,8 +314,6 @@ class Connection(asyncio.Protocol):
         request = self._request or Request(self, "", self._url.partition(b"?")[0].decode("latin-1"), self._headers)
         self._front.app.malformed(request, status, code, message, retry_after_ms)
         self._refused = True
-        if self._answering is None and self._transport is not None:
-            self._transport.close()
 
     # -- time
 
@@ -309,14 +324,15 @@ class Connection(asyncio.Protocol):
             return now - self._stalled > settings.body_s
         if self._phase == "idle" and (self._answering is not None or self._ahead):
             return False
-        limits = {"headers": settings.header_s, "body": settings.body_s, "idle": settings.idle_s}
+        limits = {"new": settings.header_s, "headers": settings.header_s, "body": settings.body_s,
+                  "idle": settings.idle_s, "linger": _LINGER_S}
         return now - self._since > limits[self._phase]
 
     def time_out(self) -> None:
         """End the connection, with a word where there is a request to answer."""
         if self._transport is None:
             return
-        if self._stalled is None and self._phase != "idle" and self._answering is None and self._fed:
+        if self._stalled is None and self._phase in ("headers", "body") and not self._refused:
             self._refuse(408, "too_slow", "the request did not arrive in time")
         else:
             self._transport.abort()

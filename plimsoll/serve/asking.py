@@ -1,0 +1,210 @@
+"""A request for answers on its way: limits, admission, tokens, the engine, and the time that each stage took."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.core.errors import UserError
+from plimsoll.serve.admission import Refusal
+from plimsoll.serve.engine import Engine, Ticket
+from plimsoll.serve.http import Request
+from plimsoll.serve.keys import Caller
+from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.reading import Question, Text
+from plimsoll.serve.settings import Settings
+
+DEADLINE = b"plimsoll-deadline-ms"
+_AT_ONCE = 64
+"""Texts that are tokenized before other requests have their turn."""
+_LONGEST_DEADLINE_MS = 3_600_000.0
+
+_FAILURES = {"died": (503, "worker_died"), "overdue": (504, "deadline"), "failed": (500, "not_computed")}
+_REFUSALS = {"unavailable": 503, "overloaded": 429, "deadline": 429, "rate_limited": 429}
+
+
+class Home(Protocol):
+    """What an asking needs of the server."""
+
+    settings: Settings
+    metrics: Metrics
+
+    @property
+    def engine(self) -> Engine | None:
+        """The version in service."""
+        ...
+
+    def remember(self, engine: Engine, question: Question, answer: Any) -> None:
+        """Take note of an answer that was given."""
+        ...
+
+    def traced(self, request: Request, stages_ms: dict[str, float], version: str) -> None:
+        """Take note of a request's time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What an asking comes back with."""
+
+    answers: list[Any]
+    """Of each text, as `plimsoll.core.prediction` has it."""
+    outputs: list[NDArray[np.float32]]
+    engine: Engine
+
+
+Write = Callable[[Answered], bytes]
+"""Makes the body of the response."""
+Complain = Callable[..., None]
+"""request, status, code, message, retry_after_ms: responds with an error."""
+
+
+class Asking:
+    """One request. Nothing of it outlives the answer, or the client."""
+
+    def __init__(self, home: Home, request: Request, texts: Sequence[Text], write: Write, complain: Complain) -> None:
+        self._home, self._request, self._texts, self._write, self._complain = home, request, texts, write, complain
+        self._questions: list[Question] = []
+        self._ticket: Ticket | None = None
+        self._engine: Engine | None = None
+        self._deadline = 0.0
+        self._stages: dict[str, float] = {}
+        self._admitted = 0.0
+        self._gone = False
+
+    def start(self) -> None:
+        """Check it and go on, now or in turns with others."""
+        engine = self._engine = self._home.engine
+        refusal = self._limits()
+        if refusal is None and engine is None:
+            refusal = Refusal("unavailable", "no version is in service", 1000.0)
+        if refusal is None and engine is not None:
+            refusal = engine.full(len(self._texts)) or self._rate()
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        self._request.gone = self._drop
+        self._admitted = time.perf_counter()
+        self._stages["admission"] = (self._admitted - self._request.arrived) * 1e3
+        self._tokenize()
+
+    def _limits(self) -> Refusal | None:
+        """Raises UserError for what is wrong whatever the load is."""
+        settings, texts = self._home.settings, self._texts
+        if not texts:
+            raise UserError("there are no texts", 'send {"texts": ["..."]}')
+        if len(texts) > settings.rows:
+            raise TooLarge(f"{len(texts)} texts, and a request may have {settings.rows}", "send several requests")
+        for text in texts:
+            # of a list, what its words and the spaces between them make
+            size = len(text) if isinstance(text, str) else sum(map(len, text)) + len(text)
+            if size > settings.characters:
+                raise TooLarge(f"a text of {size} characters, and at most {settings.characters} are read",
+                               "cut it: the model reads the beginning of a text only")
+        deadline_ms = deadline_of(self._request.headers.get(DEADLINE), settings.deadline_ms)
+        self._deadline = self._request.arrived + deadline_ms / 1e3
+        return None
+
+    def _rate(self) -> Refusal | None:
+        caller: Caller | None = self._request.caller
+        if caller is None:
+            return None
+        wait_s = caller.wait_s(len(self._texts), time.monotonic())
+        if not wait_s:
+            return None
+        if math.isinf(wait_s):
+            raise TooLarge(f"{len(self._texts)} texts at once, and this key may send {caller.burst:.0f}",
+                           "send several requests")
+        return Refusal("rate_limited", f"this key may send {caller.key.rows_per_s:g} texts a second",
+                       max(1.0, wait_s * 1e3))
+
+    def _tokenize(self) -> None:
+        """Tokenize some texts; where more are left, others have a turn before they are."""
+        if self._gone or self._engine is None:
+            return
+        reading, done = self._engine.reading, len(self._questions)
+        try:
+            self._questions += [reading.question(text) for text in self._texts[done : done + _AT_ONCE]]
+        except UserError as e:
+            self._complain(self._request, 400, "bad_text", _said(e))
+            return
+        if len(self._questions) < len(self._texts):
+            asyncio.get_running_loop().call_soon(self._tokenize)
+        else:
+            self._submit(self._engine)
+
+    def _submit(self, engine: Engine) -> None:
+        rows = [row for question in self._questions for row in question.rows]
+        self._stages["tokenize"] = (time.perf_counter() - self._admitted) * 1e3
+        self._ticket = Ticket(rows, self._deadline, self._done)
+        refusal = engine.submit(self._ticket)
+        if refusal is not None:
+            self._ticket = None
+            self._refuse(refusal)
+
+    def _done(self, ticket: Ticket) -> None:
+        if self._gone or self._engine is None:
+            return
+        if ticket.failure is not None:
+            status, code = _FAILURES[ticket.failure]
+            self._complain(self._request, status, code, ticket.message, 100.0 if status == 503 else 0.0)
+            return
+        began, engine = time.perf_counter(), self._engine
+        found, outputs, at = [o for o in ticket.found if o is not None], list[NDArray[np.float32]](), 0
+        for question in self._questions:
+            outputs.append(engine.reading.outputs(question, found[at : at + len(question.rows)]))
+            at += len(question.rows)
+        if not all(np.isfinite(o).any() for o in outputs):
+            self._complain(self._request, 500, "not_computed", "the model's answer to a text is not a number")
+            return
+        answers = [engine.reading.answer(q, o) for q, o in zip(self._questions, outputs, strict=True)]
+        body = self._write(Answered(answers, outputs, engine))
+        ended = time.perf_counter()
+        stages = self._stages | {"queue": ticket.queue_ms, "pad": ticket.pad_ms, "compute": ticket.compute_ms,
+                                 "serialize": (ended - began) * 1e3}
+        line = "server-timing: " + ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in stages.items()) + "\r\n"
+        self._home.metrics.responses[self._request.route, 200] += 1
+        self._request.respond(200, body, line.encode())
+        self._home.metrics.timed(stages, ended - self._request.arrived)
+        self._home.traced(self._request, stages, engine.version.name)
+        self._home.remember(engine, self._questions[0], answers[0])
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._home.metrics.refused[refusal.code] += 1
+        self._complain(self._request, _REFUSALS[refusal.code], refusal.code, refusal.message, refusal.retry_after_ms)
+
+    def _drop(self) -> None:
+        """The client is gone, and so is its work."""
+        self._gone = True
+        self._home.metrics.dropped += 1
+        if self._ticket is not None and self._engine is not None:
+            self._engine.cancel(self._ticket)
+
+
+class TooLarge(UserError):
+    """More of something than a request may have."""
+
+
+def deadline_of(header: bytes | None, default_ms: float) -> float:
+    """Return the ms that a request gives itself. Raises UserError for a header that says nothing of the kind."""
+    if header is None:
+        return default_ms
+    try:
+        asked = float(header)
+    except ValueError:
+        asked = math.nan
+    if not 0 < asked <= _LONGEST_DEADLINE_MS:
+        raise UserError("Plimsoll-Deadline-Ms needs a number of milliseconds above 0, an hour at most",
+                        f"leave it out for the server's {default_ms:g}")
+    return asked
+
+
+def _said(e: UserError) -> str:
+    return f"{e.message}; {e.hint}" if e.hint else e.message
