@@ -26,7 +26,7 @@ class Input(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: list[str] | list[list[str]]
+    data: list[str | list[str]]
     parameters: msgspec.Raw = msgspec.Raw(b"{}")
 
 
