@@ -121,7 +121,8 @@ _PAGE = """<!doctype html>
  :root { color-scheme: light dark; }
 </style>
 <h1>{{ title }}</h1>
-<p>{{ description }}, version <code>{{ version }}</code>. The same for programs: <a href="openapi.json">openapi.json</a>.
+<p>{{ description }}, version <code>{{ version }}</code>.
+The same for programs: <a href="openapi.json">openapi.json</a>.
 {% for path, methods in paths.items() %}{% for method, operation in methods.items() %}
 <h2><code>{{ method | upper }} {{ path }}</code></h2>
 <p>{{ operation.summary }}

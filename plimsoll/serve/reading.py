@@ -46,6 +46,11 @@ class Reading:
             said = written(task, text)
         except (TypeError, ValueError) as e:
             raise UserError(str(e)) from None
+        return self.read(said)
+
+    def read(self, said: str) -> Question:
+        """Return a text, as the task reads it, as token ids. Raises UserError when there are none."""
+        task = self.artifact.task
         if not said.strip():
             raise UserError("a text is empty", "leave it out")
         places: list[int] | None = None

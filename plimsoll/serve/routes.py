@@ -206,8 +206,6 @@ class Routes:
             said["retry_after_ms"] = round(retry_after_ms, 1)
             extra += (f"retry-after: {max(1, math.ceil(retry_after_ms / 1e3))}\r\n"
                       f"retry-after-ms: {retry_after_ms:.1f}\r\n").encode()
-        if request.path.startswith("/v2"):
-            said = {"error": said.pop("message"), **said}
-        else:
-            said = {"error": said}
-        self._write(request, status, _encode(said), JSON, extra)
+        by_protocol = request.path.startswith("/v2")  # which wants a string there
+        whole = {"error": said.pop("message"), **said} if by_protocol else {"error": said}
+        self._write(request, status, _encode(whole), JSON, extra)
