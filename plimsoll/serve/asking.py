@@ -77,26 +77,24 @@ class Asking:
         self._deadline = 0.0
         self._stages: dict[str, float] = {}
         self._admitted = 0.0
-        self._gone = False
+        self._over = False
 
     def start(self) -> None:
         """Check it and go on, now or in turns with others."""
         engine = self._engine = self._home.engine
-        refusal = self._limits()
-        if refusal is None and engine is None:
-            refusal = Refusal("unavailable", "no version is in service", 1000.0)
-        if refusal is None and engine is not None:
-            refusal = engine.full(len(self._texts)) or self._rate()
-        if refusal is not None:
-            self._refuse(refusal)
+        self._check()
+        refusal = None if engine is None else engine.full(len(self._texts)) or self._rate()
+        if refusal is not None or engine is None:
+            self._refuse(refusal or Refusal("unavailable", "no version is in service", 1000.0))
             return
+        engine.promised += 1
         self._request.gone = self._drop
         self._admitted = time.perf_counter()
         self._stages["admission"] = (self._admitted - self._request.arrived) * 1e3
         self._tokenize()
 
-    def _limits(self) -> Refusal | None:
-        """Raises UserError for what is wrong whatever the load is."""
+    def _check(self) -> None:
+        """Raise UserError for what is wrong whatever the load is."""
         settings, texts = self._home.settings, self._texts
         if not texts:
             raise UserError("there are no texts", 'send {"texts": ["..."]}')
@@ -110,7 +108,6 @@ class Asking:
                                "cut it: the model reads the beginning of a text only")
         deadline_ms = deadline_of(self._request.headers.get(DEADLINE), settings.deadline_ms)
         self._deadline = self._request.arrived + deadline_ms / 1e3
-        return None
 
     def _rate(self) -> Refusal | None:
         caller: Caller | None = self._request.caller
@@ -127,12 +124,13 @@ class Asking:
 
     def _tokenize(self) -> None:
         """Tokenize some texts; where more are left, others have a turn before they are."""
-        if self._gone or self._engine is None:
+        if self._over or self._engine is None:
             return
         reading, done = self._engine.reading, len(self._questions)
         try:
             self._questions += [reading.question(text) for text in self._texts[done : done + _AT_ONCE]]
         except UserError as e:
+            self._leave()
             self._complain(self._request, 400, "bad_text", _said(e))
             return
         if len(self._questions) < len(self._texts):
@@ -146,12 +144,13 @@ class Asking:
         self._ticket = Ticket(rows, self._deadline, self._done)
         refusal = engine.submit(self._ticket)
         if refusal is not None:
-            self._ticket = None
+            self._leave()
             self._refuse(refusal)
 
     def _done(self, ticket: Ticket) -> None:
-        if self._gone or self._engine is None:
+        if self._over or self._engine is None:
             return
+        self._leave()
         if ticket.failure is not None:
             status, code = _FAILURES[ticket.failure]
             self._complain(self._request, status, code, ticket.message, 100.0 if status == 503 else 0.0)
@@ -182,10 +181,20 @@ class Asking:
 
     def _drop(self) -> None:
         """The client is gone, and so is its work."""
-        self._gone = True
+        if self._over:
+            return
+        self._leave()
         self._home.metrics.dropped += 1
         if self._ticket is not None and self._engine is not None:
             self._engine.cancel(self._ticket)
+
+
+    def _leave(self) -> None:
+        """Be over, for the engine and for a client that goes away now."""
+        self._over = True
+        self._request.gone = None
+        if self._engine is not None:
+            self._engine.promised -= 1
 
 
 class TooLarge(UserError):

@@ -84,6 +84,8 @@ class Engine:
         self._beat = reading.filler()[:_BEAT_TOKENS]
         self.queue = Queue(settings.queue_rows, forecast)
         self.drift = 1.0
+        self.promised = 0
+        """Requests that are its to answer, from before their texts are tokenized; kept by those who ask."""
         self.worker: Worker | None = None
         self._idle: list[Lane] = []
         self._wide: Lane | None = None
@@ -305,7 +307,7 @@ class Engine:
     async def drain(self, most_s: float) -> bool:
         """Wait until nothing waits or runs, at most so long; return whether that came about."""
         end = time.perf_counter() + most_s
-        while len(self.queue) or self._running or self._again:
+        while self.promised or len(self.queue) or self._running or self._again:
             if time.perf_counter() > end:
                 return False
             await asyncio.sleep(0.005)

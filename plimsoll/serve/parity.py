@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plimsoll.core.artifact import Artifact
-from plimsoll.core.errors import PlimsollError, UserError
+from plimsoll.core.errors import RunError, UserError
 from plimsoll.core.prediction import Embedding, Labelling, Prediction, Similarity, Tagging
 from plimsoll.serve.link import Worker
 from plimsoll.serve.reading import Reading
@@ -17,10 +17,6 @@ from plimsoll.serve.reading import Reading
 _COSINE = 0.95
 _APART = 0.1
 """How far two similarities may be apart and still be called alike."""
-
-
-class Unfit(PlimsollError):
-    """A version that may not take over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +28,24 @@ class Parity:
 
 
 def same_kind(new: Artifact, old: Artifact) -> None:
-    """Raise Unfit when clients would get answers of a kind they do not know."""
+    """Raise RunError when clients would get answers of a kind they do not know."""
     if new.task.name() != old.task.name():
-        raise Unfit(f"it is for {new.task.name()}, and {old.task.name()} is served", "start another server for it")
+        raise RunError(f"it is for {new.task.name()}, and {old.task.name()} is served", "start another server for it")
     if new.labels != old.labels:
         changed = sorted(set(new.labels) ^ set(old.labels))
-        what = f"{len(changed)} labels differ, such as {changed[0]!r:.60}" if changed else "its labels are in other order"
-        raise Unfit(f"{what}; clients know those of the version in service", "start another server for it")
+        what = f"{len(changed)} labels differ, such as {changed[0]!r:.60}" if changed else "its labels' order differs"
+        raise RunError(f"{what}; clients know those of the version in service", "start another server for it")
 
 
 async def compared(reading: Reading, worker: Worker, recent: Sequence[tuple[str, Any]], least: float) -> Parity:
-    """Ask a new version the recent texts. Raises Unfit when it fails one, or fewer than `least` are answered alike.
+    """Ask a new version the recent texts. Raises RunError when it fails one, or fewer than `least` are answered alike.
 
     recent: texts as the task reads them, each with the answer that was given.
     """
     lane, alike = next(lane for lane in worker.lanes if not lane.closed), 0
     found = await worker.ask(lane, [reading.filler()])
     if not np.isfinite(found.outputs).any():
-        raise Unfit("its answer to a text of the greatest length is not a number", "do not serve this artifact")
+        raise RunError("its answer to a text of the greatest length is not a number", "do not serve this artifact")
     for text, given in recent:
         try:
             question = reading.read(text)
@@ -57,10 +53,10 @@ async def compared(reading: Reading, worker: Worker, recent: Sequence[tuple[str,
             continue  # a text that its tokenizer has no token for is refused of the client, too
         outputs = reading.outputs(question, [(await worker.ask(lane, [row])).outputs[0] for row in question.rows])
         if not np.isfinite(outputs).any():
-            raise Unfit("its answer to a text is not a number", "do not serve this artifact")
+            raise RunError("its answer to a text is not a number", "do not serve this artifact")
         alike += same(reading.answer(question, outputs), given)
     if alike < least * len(recent):
-        raise Unfit(f"it answers {alike} of the last {len(recent)} texts as the version in service did, and "
+        raise RunError(f"it answers {alike} of the last {len(recent)} texts as the version in service did, and "
                     f"{least:.0%} are wanted", "lower --agreement if that is meant")
     return Parity(len(recent), alike)
 

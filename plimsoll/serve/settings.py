@@ -54,6 +54,8 @@ class Settings(Record):
     insecure: bool = False
     """Listen beyond this machine with neither keys nor TLS."""
 
+    spans: bool = False
+    """Write OpenTelemetry spans, to where OpenTelemetry's environment variables say."""
     watch: bool = False
     """Take up a new artifact when the run folder gets one; a SIGHUP does it at once, watching or not."""
     agreement: Annotated[float, Field(ge=0, le=1)] = 0.8
