@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from plimsoll.serve.keys import Caller
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.reading import Question, Text
 from plimsoll.serve.settings import Settings
+
+_log = logging.getLogger("plimsoll.serve")
 
 DEADLINE = b"plimsoll-deadline-ms"
 _AT_ONCE = 64
@@ -91,7 +94,24 @@ class Asking:
         self._request.gone = self._drop
         self._admitted = time.perf_counter()
         self._stages["admission"] = (self._admitted - self._request.arrived) * 1e3
-        self._tokenize()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            self._tokenize()
+        except Exception:  # the border: nobody else would answer this request
+            self._fault()
+
+    def _done(self, ticket: Ticket) -> None:
+        try:
+            self._finish(ticket)
+        except Exception:  # the border: the other requests of the batch want their answers, too
+            self._fault()
+
+    def _fault(self) -> None:
+        _log.exception("a request could not be answered")
+        self._leave()
+        self._complain(self._request, 500, "internal", "this request met a fault of the server")
 
     def _check(self) -> None:
         """Raise UserError for what is wrong whatever the load is."""
@@ -134,7 +154,7 @@ class Asking:
             self._complain(self._request, 400, "bad_text", _said(e))
             return
         if len(self._questions) < len(self._texts):
-            asyncio.get_running_loop().call_soon(self._tokenize)
+            asyncio.get_running_loop().call_soon(self._go_on)
         else:
             self._submit(self._engine)
 
@@ -147,7 +167,7 @@ class Asking:
             self._leave()
             self._refuse(refusal)
 
-    def _done(self, ticket: Ticket) -> None:
+    def _finish(self, ticket: Ticket) -> None:
         if self._over or self._engine is None:
             return
         self._leave()
@@ -191,10 +211,10 @@ class Asking:
 
     def _leave(self) -> None:
         """Be over, for the engine and for a client that goes away now."""
+        if not self._over and self._engine is not None:
+            self._engine.promised -= 1
         self._over = True
         self._request.gone = None
-        if self._engine is not None:
-            self._engine.promised -= 1
 
 
 class TooLarge(UserError):

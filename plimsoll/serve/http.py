@@ -41,11 +41,13 @@ Phase = Literal["new", "headers", "body", "idle", "linger"]
 class Request:
     """One request that is whole, and the way to answer it."""
 
-    __slots__ = ("_connection", "arrived", "body", "caller", "gone", "headers", "keep_alive", "method", "path", "route")
+    __slots__ = ("_connection", "answered", "arrived", "body", "caller", "gone", "headers", "keep_alive", "method", "path",
+                 "route")
 
     def __init__(self, connection: Connection, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         self.method, self.path, self.headers = method, path, headers
         self.body = b""
+        self.answered = False
         self.keep_alive = True
         self.arrived = 0.0
         """When its last byte was here, by `time.perf_counter`."""
@@ -57,7 +59,10 @@ class Request:
         self._connection = connection
 
     def respond(self, status: int, body: bytes, extra: bytes = b"", kind: bytes = JSON) -> None:
-        """Answer; extra: more header lines, each with its end."""
+        """Answer; extra: more header lines, each with its end. What comes after the first answer is not sent."""
+        if self.answered:
+            return
+        self.answered = True
         self._connection.respond(self, status, body, extra, kind)
 
 
@@ -293,8 +298,7 @@ class Connection(asyncio.Protocol):
             self._front.app.request(request)
         except Exception:  # the border of the server: one request's fault is not another's
             _log.exception("a request could not be answered")
-            if self._answering is request:
-                self._front.app.malformed(request, 500, "internal", "this request met a fault of the server")
+            self._front.app.malformed(request, 500, "internal", "this request met a fault of the server")
 
     def _end(self, transport: asyncio.Transport, *, linger: bool) -> None:
         self._refused = True

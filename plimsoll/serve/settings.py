@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from plimsoll.core.errors import UserError
+from plimsoll.core.find import explain
 from plimsoll.core.record import Record
 
 
@@ -66,6 +67,14 @@ class Settings(Record):
     """Seconds without an answer, beyond what was predicted, after which a worker is killed and started again."""
     drain_s: PositiveFloat = 30.0
     """Most seconds to wait for requests in flight when a version is replaced or the server ends."""
+
+    @classmethod
+    def of(cls, **given: Any) -> Settings:
+        """Return settings from the command line. Raises UserError for a value that is none."""
+        try:
+            return cls(**given)
+        except ValidationError as e:
+            raise UserError(explain(e, "serve", lambda loc: set(cls.model_fields)), "plimsoll serve --help") from None
 
     def check(self) -> None:
         """Raise UserError where the settings contradict each other, or would lay the service open to anybody."""

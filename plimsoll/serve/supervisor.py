@@ -66,6 +66,16 @@ class Server:
         host, port = self._listening.sockets[0].getsockname()[:2]
         return f"http{'s' if self._tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
+    def introduction(self) -> list[str]:
+        """Return what to tell who started it."""
+        assert self.engine is not None
+        forecast, version = self.engine.forecast, self.engine.version
+        lanes = "one batch at a time, on all threads" if not forecast.narrow else (
+            f"{forecast.lanes} batches side by side" + ("; a single row on all threads" if forecast.wide else ""))
+        return [f"serving    {self.name}, version {version.name}, at {self.url}",
+                f"lanes      {lanes}",
+                f"look       {self.url}/ and {self.url}/metrics"]
+
     async def start(self) -> None:
         """Listen, and return when the first version answers. Raises what keeps it from doing so.
 
