@@ -41,8 +41,8 @@ Phase = Literal["new", "headers", "body", "idle", "linger"]
 class Request:
     """One request that is whole, and the way to answer it."""
 
-    __slots__ = ("_connection", "answered", "arrived", "body", "caller", "gone", "headers", "keep_alive", "method", "path",
-                 "route")
+    __slots__ = ("_connection", "answered", "arrived", "body", "caller", "gone", "headers", "keep_alive", "method",
+                 "path", "route")
 
     def __init__(self, connection: Connection, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         self.method, self.path, self.headers = method, path, headers
