@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -53,7 +54,7 @@ def test_what_there_was_no_time_for_follows_from_what_there_was(monkeypatch: pyt
     for grid in (found.wide_ms, found.alone_ms, found.busy_ms):
         for line in grid:
             assert list(line) == sorted(line)
-        for one, more in zip(grid, grid[1:], strict=False):
+        for one, more in itertools.pairwise(grid):
             assert all(a <= b for a, b in zip(one, more, strict=True))
 
 
