@@ -97,6 +97,11 @@ class Keys:
                 raise UserError(f"{file}, line {number}: not a key", "write keys with plimsoll key, which hashes them")
         return cls(keys)
 
+    @property
+    def names(self) -> set[str]:
+        """Whose keys they are."""
+        return {caller.key.name for _, caller in self._callers}
+
     def caller(self, presented: bytes) -> Caller | None:
         """Return who has this key. Every key is compared, each in constant time, whichever it is."""
         found, digest = None, hashlib.sha256(presented).digest()
@@ -115,7 +120,7 @@ def make(file: Path, name: str, rows_per_s: float | None = None) -> str:
         raise UserError(f"{name!r:.80} is no name for a key", "use up to 64 letters, digits, dots, dashes and lines")
     if rows_per_s is not None and not 0 < rows_per_s < float("inf"):
         raise UserError(f"need a rate above 0, got {rows_per_s}", "leave it out to set no limit")
-    if file.exists() and any(caller.key.name == name for _, caller in Keys.read(file)._callers):
+    if file.exists() and file.read_bytes().strip() and name in Keys.read(file).names:
         raise UserError(f"{file} has a key {name} already", "take another name, or delete its line first")
     key = secrets.token_urlsafe(32)
     line = Key(name=name, sha256=hashlib.sha256(key.encode()).hexdigest(), rows_per_s=rows_per_s).model_dump_json()
