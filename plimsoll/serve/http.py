@@ -153,11 +153,11 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(501, "upgrade", "this server speaks HTTP/1.1 and nothing else")
+            pass  # refused when its headers were complete
         except httptools.HttpParserError as e:
             self._refuse(400, "malformed", f"not HTTP/1.1: {e}")
         if self._phase == "headers" and self._fed > self._settings.header_bytes + len(data):
-            self._refuse(431, "headers_too_large", f"more than {self._settings.header_bytes} bytes of headers")
+            self._refuse_headers()
         elif self._fed > self._settings.header_bytes + self._settings.body_bytes * _CHUNK_COST + len(data):
             self._refuse(413, "body_too_large", "too many bytes for the body they bring")
 
@@ -195,7 +195,9 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Take in a part of the path."""
         self._header_bytes += len(url)
-        if self._header_bytes <= self._settings.header_bytes:
+        if self._header_bytes > self._settings.header_bytes:
+            self._refuse_headers()
+        elif not self._refused:
             self._url += url
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
@@ -205,8 +207,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value or b"")
         self._count += 1
         if self._header_bytes > self._settings.header_bytes or self._count > _HEADERS:
-            self._refuse(431, "headers_too_large",
-                         f"more than {self._settings.header_bytes} bytes or {_HEADERS} lines of headers")
+            self._refuse_headers()
             return
         self._headers[name.lower()] = value or b""
 
@@ -217,11 +218,12 @@ class Connection(asyncio.Protocol):
         path = self._url.partition(b"?")[0].decode("latin-1")
         request = self._request = Request(self, self._parser.get_method().decode("latin-1"), path, self._headers)
         self._phase, self._since = "body", time.perf_counter()
-        if self._header_bytes > self._settings.header_bytes:
-            self._refuse(431, "headers_too_large", f"more than {self._settings.header_bytes} bytes of headers")
-            return
         if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
             self._refuse(400, "malformed", "the header Host is missing")
+            return
+        if self._parser.should_upgrade():
+            # its body would not be parsed as one
+            self._refuse(501, "upgrade", "this server speaks HTTP/1.1 and nothing else")
             return
         announced = self._headers.get(b"content-length", b"0")
         if not announced.isdigit() or int(announced[:20]) > self._settings.body_bytes:
@@ -307,6 +309,10 @@ class Connection(asyncio.Protocol):
             transport.write_eof()
         else:
             transport.close()
+
+    def _refuse_headers(self) -> None:
+        self._refuse(431, "headers_too_large",
+                     f"more than {self._settings.header_bytes} bytes or {_HEADERS} lines of headers")
 
     def _refuse_body(self) -> None:
         self._refuse(413, "body_too_large", f"more than {self._settings.body_bytes} bytes of body")

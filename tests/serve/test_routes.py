@@ -106,7 +106,7 @@ def changed(**fields: Any) -> dict[str, Any]:
     (changed(shape=[3]), r"shape \[3\]"),
     (changed(shape=[2, 2]), "shape"),
     (changed(shape=[-1]), "shape"),
-    (changed(shape=[10**30]), "not what is asked for"),
+    (changed(shape=[10**30]), "do not have the shape"),
     (changed(data=[1, 2]), "not what is asked for"),
     ({"inputs": []}, "one input"),
     ({**INFER, "outputs": [{"name": "lable"}]}, 'did you mean "label"'),
