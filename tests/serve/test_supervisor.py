@@ -89,7 +89,7 @@ def test_versions_are_swapped_under_load_without_a_failed_or_a_mixed_answer(run:
 
 @pytest.mark.parametrize("damage", ["changed", "labels", "disagrees", "gone", "does not open"])
 def test_a_version_that_is_not_fit_is_refused_and_the_old_one_goes_on(run: Path, damage: str) -> None:
-    with Running(settings_of(run)) as running:
+    with Running(settings_of(run, agreement=0.95)) as running:
         before = running.ask("POST", "/predict", {"texts": ["light"]}).json
         for i in range(20):
             running.ask("POST", "/predict", {"texts": [f"w{i} music"]})
