@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -23,7 +23,6 @@ from plimsoll.tasks.text_classification import TextClassification
 
 LABELS = ("light", "music", "weather")
 MAX_LENGTH = 32
-T = TypeVar("T")
 
 
 def write_artifact(folder: Path, *, labels: tuple[str, ...] = LABELS, task: Any = None, **null: Any) -> Path:
@@ -90,10 +89,10 @@ class Running:
         host, _, port = self.url.rpartition("/")[2].rpartition(":")
         return host, int(port)
 
-    def do(self, call: Callable[[], T]) -> T:
-        """Call something on the server's thread."""
+    def do(self, call: Callable[[], Any]) -> Any:
+        """Call something on the server's thread, and wait for it where it returns something to wait for."""
 
-        async def there() -> T:
+        async def there() -> Any:
             found = call()
             return await found if asyncio.isfuture(found) else found
 
