@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from plimsoll.core.errors import UserError
 from plimsoll.serve.admission import Refusal
 from plimsoll.serve.engine import Engine, Ticket
-from plimsoll.serve.http import Request
 from plimsoll.serve.keys import Caller
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.reading import Question, Text
@@ -31,6 +30,26 @@ _LONGEST_DEADLINE_MS = 3_600_000.0
 
 _FAILURES = {"died": (503, "worker_died"), "overdue": (504, "deadline"), "failed": (500, "not_computed")}
 _REFUSALS = {"unavailable": 503, "overloaded": 429, "deadline": 429, "rate_limited": 429}
+
+
+class Asker(Protocol):
+    """A request over HTTP or gRPC."""
+
+    method: str
+    path: str
+    headers: dict[bytes, bytes]
+    """In small letters."""
+    arrived: float
+    """When its last byte was here, by `time.perf_counter`."""
+    caller: Caller | None
+    route: str
+    """What it is counted as."""
+    gone: Callable[[], None] | None
+    """Called when the client goes away before the answer."""
+
+    def respond(self, status: int, body: bytes, extra: bytes = b"") -> None:
+        """Answer; extra: more header lines, each with its end."""
+        ...
 
 
 class Home(Protocol):
@@ -48,7 +67,7 @@ class Home(Protocol):
         """Take note of an answer that was given."""
         ...
 
-    def traced(self, request: Request, stages_ms: dict[str, float], version: str) -> None:
+    def traced(self, request: Asker, stages_ms: dict[str, float], version: str) -> None:
         """Take note of a request's time."""
         ...
 
@@ -72,7 +91,7 @@ Complain = Callable[..., None]
 class Asking:
     """One request. Nothing of it outlives the answer, or the client."""
 
-    def __init__(self, home: Home, request: Request, texts: Sequence[Text], write: Write, complain: Complain) -> None:
+    def __init__(self, home: Home, request: Asker, texts: Sequence[Text], write: Write, complain: Complain) -> None:
         self._home, self._request, self._texts, self._write, self._complain = home, request, texts, write, complain
         self._questions: list[Question] = []
         self._ticket: Ticket | None = None

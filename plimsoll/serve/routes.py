@@ -127,11 +127,7 @@ class Routes:
         Asking(self._home, request, texts, write, self._error).start()
 
     def _server(self, request: Request) -> None:
-        try:
-            ours = version("plimsoll-ml")
-        except PackageNotFoundError:
-            ours = "unknown"
-        self._json(request, {"name": "plimsoll", "version": ours, "extensions": []})
+        self._json(request, {"name": "plimsoll", "version": ours(), "extensions": []})
 
     def _ready(self, request: Request) -> None:
         engine = self._home.engine
@@ -209,3 +205,11 @@ class Routes:
         by_protocol = request.path.startswith("/v2")  # which wants a string there
         whole = {"error": said.pop("message"), **said} if by_protocol else {"error": said}
         self._write(request, status, _encode(whole), JSON, extra)
+
+
+def ours() -> str:
+    """Return the version of Plimsoll."""
+    try:
+        return version("plimsoll-ml")
+    except PackageNotFoundError:  # run from its sources
+        return "unknown"

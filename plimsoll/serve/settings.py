@@ -21,6 +21,8 @@ class Settings(Record):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 takes any that is free."""
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Where the protocol is spoken over gRPC as well; None speaks it nowhere."""
     name: str = ""
     """The model's name in the protocol; empty: that of the run folder."""
     threads: PositiveInt | None = None

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from plimsoll.core.errors import Unsupported
-from plimsoll.serve.http import Request
+from plimsoll.serve.asking import Asker
 
 
 class Spans:
@@ -22,7 +22,7 @@ class Spans:
         self._tracer = provider.get_tracer("plimsoll.serve")
         self._context = TraceContextTextMapPropagator()
 
-    def record(self, request: Request, stages_ms: dict[str, float], version: str) -> None:
+    def record(self, request: Asker, stages_ms: dict[str, float], version: str) -> None:
         """Write the spans of a request that was answered now. Its stages follow one another."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
@@ -31,9 +31,9 @@ class Spans:
         carrier = {name: request.headers[name.encode()].decode("latin-1")
                    for name in ("traceparent", "tracestate") if name.encode() in request.headers}
         whole = self._tracer.start_span(
-            f"POST {request.path}", context=self._context.extract(carrier), kind=SpanKind.SERVER, start_time=began_ns,
-            attributes={"http.request.method": "POST", "http.response.status_code": 200, "http.route": request.path,
-                        "plimsoll.version": version})
+            f"{request.method} {request.path}".strip(), context=self._context.extract(carrier),
+            kind=SpanKind.SERVER, start_time=began_ns,
+            attributes={"plimsoll.route": request.route, "plimsoll.version": version})
         inside = set_span_in_context(whole)
         for stage, ms in stages_ms.items():
             span = self._tracer.start_span(stage, context=inside, start_time=at_ns)

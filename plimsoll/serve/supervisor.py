@@ -15,10 +15,11 @@ from typing import Any
 
 from plimsoll.bench.machine import cores_allowed, fingerprint
 from plimsoll.core.artifact import ARTIFACT_RECORD, home
-from plimsoll.core.errors import PlimsollError, RunError, UserError
+from plimsoll.core.errors import PlimsollError, RunError, Unsupported, UserError
 from plimsoll.serve import opening, parity, spans, versions
+from plimsoll.serve.asking import Asker
 from plimsoll.serve.engine import Engine
-from plimsoll.serve.http import Front, Request
+from plimsoll.serve.http import Front
 from plimsoll.serve.keys import Keys
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.reading import Question
@@ -51,6 +52,8 @@ class Server:
         self._threads = settings.threads or max(1, int(cores_allowed()))
         self._machine = ""
         self._listening: asyncio.Server | None = None
+        self._rpc: Any = None
+        self.grpc_port = 0
         self._ticking: asyncio.Task[None] | None = None
         self._swapping: asyncio.Task[None] | None = None
         self._again = False
@@ -74,7 +77,8 @@ class Server:
             f"{forecast.lanes} batches side by side" + ("; a single row on all threads" if forecast.wide else ""))
         return [f"serving    {self.name}, version {version.name}, at {self.url}",
                 f"lanes      {lanes}",
-                f"look       {self.url}/ and {self.url}/metrics"]
+                f"look       {self.url}/ and {self.url}/metrics",
+                *([f"grpc       {self.settings.host}:{self.grpc_port}"] if self.grpc_port else [])]
 
     async def start(self) -> None:
         """Listen, and return when the first version answers. Raises what keeps it from doing so.
@@ -94,6 +98,9 @@ class Server:
                             ) from None
         self._ticking = loop.create_task(self._tick())
         try:
+            if settings.grpc_port is not None:
+                self._rpc = _service(self)
+                self.grpc_port = await self._rpc.start(settings.host, settings.grpc_port)
             self._shelf = self._stack.enter_context(versions.shelf())
             self._seen = self._stamp()
             version, here = await asyncio.gather(asyncio.to_thread(versions.take, settings.run, self._shelf),
@@ -110,6 +117,8 @@ class Server:
         if self._listening is not None:
             self._listening.close()
         self._front.end_idle()
+        if self._rpc is not None:
+            await self._rpc.stop(self.settings.drain_s)
         if self.engine is not None:
             await self.engine.drain(self.settings.drain_s)
             await asyncio.sleep(0)  # the last answers are written
@@ -152,7 +161,7 @@ class Server:
         if engine is self.engine:
             self._recent.append((question.text, answer))
 
-    def traced(self, request: Request, stages_ms: dict[str, float], version: str) -> None:
+    def traced(self, request: Asker, stages_ms: dict[str, float], version: str) -> None:
         """Write the spans of a request, where spans are wanted."""
         if self._tracing is not None:
             self._tracing.record(request, stages_ms, version)
@@ -265,6 +274,15 @@ async def _until_told(settings: Settings, ready: Callable[[Server], None]) -> in
     await over.wait()
     await server.stop()
     return 0
+
+
+def _service(server: Server) -> Any:
+    try:
+        from plimsoll.serve.rpc import Rpc
+    except ImportError:
+        raise Unsupported("gRPC is not installed here", 'pip install "plimsoll-ml[grpc]", or leave out --grpc-port'
+                          ) from None
+    return Rpc(server)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
