@@ -387,8 +387,8 @@ def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative
 @app.command
 def serve(
     run: Path, /, *, host: str = "127.0.0.1", port: int = 8000, grpc_port: int | None = None, name: str = "",
-    threads: int | None = None,
-    deadline_ms: float = 1000.0, queue_rows: int = 2048, rows: int = 1024, body_bytes: int = 1 << 20,
+    threads: int | None = None, deadline_ms: float = 1000.0, queue_rows: int = 2048, rows: int = 1024,
+    body_bytes: int = 1 << 20,
     keys: Path | None = None, certificate: Path | None = None, private_key: Path | None = None,
     insecure: Annotated[bool, Parameter(negative=())] = False, watch: Annotated[bool, Parameter(negative=())] = False,
     agreement: float = 0.8, spans: Annotated[bool, Parameter(negative=())] = False,
@@ -448,7 +448,8 @@ def serve(
     from plimsoll.serve.settings import Settings
 
     settings = Settings.of(
-        run=run, host=host, port=port, grpc_port=grpc_port, name=name, threads=threads, deadline_ms=deadline_ms, queue_rows=queue_rows,
+        run=run, host=host, port=port, grpc_port=grpc_port, name=name, threads=threads, deadline_ms=deadline_ms,
+        queue_rows=queue_rows,
         rows=rows, body_bytes=body_bytes, keys=keys, certificate=certificate, private_key=private_key,
         insecure=insecure, watch=watch, agreement=agreement, spans=spans)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -26,12 +26,13 @@ def running(artifact: Path) -> Iterator[Running]:
         yield server
 
 
-def call(running: Running, name: str, timeout: float = 10, metadata: Any = (), **fields: Any) -> tuple[Any, Any]:
+def call(running: Running, method: str, /, metadata: Any = (), **fields: Any) -> tuple[Any, Any]:
     """Return the answer and what came after it."""
-    asked = MESSAGES[f"{name}Request"](**fields).SerializeToString()
+    asked = MESSAGES[f"{method}Request"](**fields).SerializeToString()
     with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
-        method = channel.unary_unary(f"/{SERVICE}/{name}", response_deserializer=MESSAGES[f"{name}Response"].FromString)
-        found, done = method.with_call(asked, timeout=timeout, metadata=metadata)
+        read = MESSAGES[f"{method}Response"].FromString
+        there = channel.unary_unary(f"/{SERVICE}/{method}", response_deserializer=read)
+        found, done = there.with_call(asked, timeout=10, metadata=metadata)
         return found, dict(done.trailing_metadata())
 
 
