@@ -23,6 +23,7 @@ MOST_ROWS = 8
 
 _ROWS = (1, 2, 4, 8)
 _REPEATS = 3
+_NOISY = 1.5
 _WORTH = 0.95
 """A second way to compute must take at most this share of the time of the first."""
 
@@ -54,6 +55,13 @@ class Costs(Record):
     """One of the others while all of them run; empty where there are none."""
     measured: float = 1.0
     """Share of the cells that were measured; the rest follow from the nearest by their area."""
+    noise: float = 1.0
+    """Of a cell's times the longest over the shortest, the median cell's."""
+
+    @property
+    def quiet(self) -> bool:
+        """Return whether nothing else of weight ran meanwhile, so that the table will hold for the next start, too."""
+        return self.noise <= _NOISY
 
     def narrow_pays(self) -> bool:
         """Return whether batches side by side answer more rows in a second than one batch with all threads."""
@@ -113,6 +121,7 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
     if others:
         ways |= {"alone": [1], "busy": list(others)}
     found: dict[str, dict[tuple[int, int], float]] = {way: {} for way in ways}
+    spreads: list[float] = []
     started = time.perf_counter()
     for rows, length in sorted(((n, m) for n in _ROWS for m in lengths), key=lambda cell: cell[0] * cell[1]):
         batch = [filler[: max(1, length - i)] for i in range(rows)]
@@ -122,12 +131,14 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
             continue
         for way, lanes in ways.items():
             await _together(ask, lanes, batch)  # the first of a shape fills caches, and compiles in some runtimes
-            times = [t for _ in range(_REPEATS) for t in await _together(ask, lanes, batch)]
-            found[way][rows, length] = statistics.median(times)
+            times = [max(await _together(ask, lanes, batch)) for _ in range(_REPEATS)]
+            # what else runs here only adds to a time; how much of that there is of late, the engine's drift knows
+            found[way][rows, length] = min(times)
+            spreads.append(max(times) / min(times))
     grids = {way: _grid(times, lengths) for way, times in found.items()}
     return Costs(version=version, machine=machine, threads=tuple(threads), rows=_ROWS, lengths=lengths,
                  wide_ms=grids["wide"], alone_ms=grids.get("alone", ()), busy_ms=grids.get("busy", ()),
-                 measured=len(found["wide"]) / (len(_ROWS) * len(lengths)))
+                 measured=len(found["wide"]) / (len(_ROWS) * len(lengths)), noise=statistics.median(spreads))
 
 
 async def _together(ask: Ask, lanes: Sequence[int], batch: Sequence[Sequence[int]]) -> list[float]:

@@ -83,7 +83,10 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
     except BaseException:
         await worker.close()
         raise
-    if keep:
+    if keep and not costs.quiet:
+        _log.warning("the machine is busy: batches took %.1f times as long at one time as at another, and the cost "
+                     "table is measured again at the next start", costs.noise)
+    elif keep:
         try:
             await asyncio.to_thread(write_atomic, place, costs.to_json())
         except PlimsollError as e:

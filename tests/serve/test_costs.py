@@ -33,6 +33,7 @@ def table(wide_gain: float, crowd_cost: float = 1.0, budget_s: float = 60.0, thr
 def test_every_cell_is_measured_when_there_is_time() -> None:
     found = table(wide_gain=1.5)
     assert found.measured == 1.0
+    assert found.quiet
     assert found.lengths == (8, 16, 32, 50)
     assert found.alone_ms[0][0] == pytest.approx(0.18)
     assert found.wide_ms[0][0] == pytest.approx(0.12)
@@ -85,3 +86,16 @@ def test_a_forecast_lies_between_the_cells_around_it() -> None:
         assert all(a <= b for a, b in zip(lines[rows], lines[rows + 1], strict=True))
     assert lines[1][8] < lines[1][12] < lines[1][16]
     assert forecast.row_ms(16) == pytest.approx(min(lines[n][16] / n for n in range(1, MOST_ROWS + 1)))
+
+
+def test_a_busy_machine_is_seen_and_adds_nothing_to_the_table() -> None:
+    calls = 0
+
+    async def ask(lane: int, rows: Sequence[Sequence[int]]) -> float:
+        nonlocal calls
+        calls += 1
+        return 1.0 * len(rows) * (3.0 if calls % 2 else 1.0)
+
+    found = asyncio.run(measure(ask, (1,), [1] * 16, 60.0, "v", "m"))
+    assert not found.quiet
+    assert [line[0] for line in found.wide_ms] == [1, 2, 4, 8]
