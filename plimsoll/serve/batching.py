@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from plimsoll.serve.costs import MOST_ROWS, Forecast
 
+_NEARLY = 1.03
+
 Reason = Literal["single", "wide", "spread", "urgent", "full", "cheapest"]
 REASONS: dict[Reason, str] = {
     "single": "one row waited, and ran on a share of the threads",
@@ -22,7 +24,7 @@ REASONS: dict[Reason, str] = {
     "spread": "as many as leave something for the other free lanes",
     "urgent": "a larger batch would have made a row miss its deadline",
     "full": "as many rows as a batch takes",
-    "cheapest": "the least measured time per row, with fewer rows than a batch takes",
+    "cheapest": "the least measured time per row, or nearly, with fewer rows than a batch takes",
 }
 
 
@@ -135,20 +137,17 @@ class Queue:
     def _window(self, urgent: Row, most: int, times: list[list[float]], slack_ms: float) -> tuple[int, int, bool]:
         """Return first and last place of the batch, and whether the deadline forbade a cheaper one."""
         waiting, place = self._by_length, self._place(urgent)
-        best = (place, place)
-        best_ms = cheapest_ms = times[1][len(urgent.ids)]
-        for last in range(place, min(place + most, len(waiting))):
-            line = len(waiting[last].ids)
-            for first in range(max(0, last - most + 1), place + 1):
-                rows = last - first + 1
-                whole_ms = times[rows][line]
-                per_row_ms = whole_ms / rows
-                cheapest_ms = min(cheapest_ms, per_row_ms)
-                # of equally cheap ones the larger: it leaves less waiting
-                if whole_ms <= slack_ms and per_row_ms <= best_ms and (per_row_ms < best_ms
-                                                                       or rows > best[1] - best[0] + 1):
-                    best, best_ms = (first, last), per_row_ms
-        return *best, cheapest_ms < best_ms
+        windows = [(times[last - first + 1][len(waiting[last].ids)], last - first + 1, first, last)
+                   for last in range(place, min(place + most, len(waiting)))
+                   for first in range(max(0, last - most + 1), place + 1)]
+        single = (times[1][len(urgent.ids)], 1, place, place)
+        in_time = [w for w in windows if w[0] <= slack_ms] or [single]
+        cheapest_ms = min(whole_ms / rows for whole_ms, rows, *_ in in_time)
+        # nearly as cheap and smaller is better: fewer rows wait for one another
+        nearly = [w for w in in_time if w[0] / w[1] <= cheapest_ms * _NEARLY]
+        _, _, first, last = min(nearly, key=lambda w: (w[1], w[0]))
+        cut = len(in_time) < len(windows) and min(w[0] / w[1] for w in windows) < cheapest_ms
+        return first, last, cut
 
     def _place(self, row: Row) -> int:
         return bisect_left(self._by_length, _length(row), key=_length)
