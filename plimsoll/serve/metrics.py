@@ -16,6 +16,21 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STAGES = ("admission", "tokenize", "queue", "pad", "compute", "serialize")
 """The parts of a request's time, in their order; what is left is reading and writing the socket."""
 
+GAUGES = {
+    "ready": "1 when a request asked now would be computed.",
+    "queue_rows": "Rows that wait.",
+    "queue_work_ms": "Lane time that they will take by the cost table.",
+    "running_batches": "Batches that run.",
+    "lanes": "Batches that may run at the same time.",
+    "drift": "By what factor batches take longer than the cost table says, of late.",
+    "connections": "Open connections.",
+    "bodies_bytes": "Bytes of the bodies that are being received or answered.",
+    "retiring_versions": "Replaced versions that still have requests to answer.",
+    "resident_bytes": "Memory of the supervisor.",
+    "worker_resident_bytes": "Memory of the worker.",
+}
+"""What is read when it is asked for."""
+
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1, 2, 3, 4, 6, 8)
 
@@ -105,6 +120,6 @@ class Metrics:
         counter("worker_stuck_total", "Times a worker was killed because it did not answer.", self.stuck)
         counter("swaps_total", "Versions offered, by what became of them.", self.swaps, "outcome")
         for name, value in now.items():
-            family(name, "gauge", name.replace("_", " ").capitalize() + ".", [f"plimsoll_{name} {value:.9g}"])
+            family(name, "gauge", GAUGES[name], [f"plimsoll_{name} {value:.9g}"])
         family("version", "gauge", "The version that answers.", [f'plimsoll_version{{version="{version}"}} 1'])
         return "\n".join(out) + "\n"

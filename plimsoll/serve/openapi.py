@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment
 
 from plimsoll.core.artifact import Artifact
-from plimsoll.serve.oip import one_label
+from plimsoll.serve.oip import one_label, output_names
 from plimsoll.serve.settings import Settings
 
 _REFUSED = {
@@ -53,9 +53,10 @@ def document(artifact: Artifact, model: str, version: str, settings: Settings, *
             "type": "object", "required": ["name", "shape", "datatype", "data"], "properties": {
                 "name": {"const": "text"}, "shape": {"type": "array", "items": {"type": "integer"}},
                 "datatype": {"const": "BYTES"}, "parameters": {"type": "object"},
-                "data": {"type": "array", "items": {"type": "string", "minLength": 1}}}}},
-        "outputs": {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["name"], "properties": {
-            "name": {"type": "string"}, "parameters": {"type": "object"}}}}}}
+                "data": {"type": "array", "minItems": 1, "maxItems": settings.rows, "items": {
+                    "type": "string", "minLength": 1, "maxLength": settings.characters}}}}},
+        "outputs": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": "object", "required": ["name"], "properties": {
+            "name": {"enum": list(output_names(artifact))}, "parameters": {"type": "object"}}}}}}
     inferred = {"type": "object", "required": ["model_name", "outputs"], "properties": {
         "model_name": {"type": "string"}, "model_version": {"type": "string"}, "id": {"type": "string"},
         "outputs": {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}}}}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import re
 import ssl
 from collections import deque
@@ -16,6 +17,7 @@ from typing import Any
 from plimsoll.bench.machine import cores_allowed, fingerprint
 from plimsoll.core.artifact import ARTIFACT_RECORD, home
 from plimsoll.core.errors import PlimsollError, RunError, Unsupported, UserError
+from plimsoll.core.memory import resident_bytes
 from plimsoll.serve import opening, parity, spans, versions
 from plimsoll.serve.asking import Asker
 from plimsoll.serve.engine import Engine
@@ -150,7 +152,9 @@ class Server:
         """Return what is read when the metrics are."""
         engine = self.engine
         found = {"connections": len(self._front.connections), "bodies_bytes": self._front.bodies,
-                 "retiring_versions": len(self._retiring)}
+                 "retiring_versions": len(self._retiring), "resident_bytes": resident_bytes(os.getpid())}
+        if engine is not None and engine.worker is not None:
+            found["worker_resident_bytes"] = resident_bytes(engine.worker.pid)
         if engine is None:
             return {"ready": 0, **found}
         return {"ready": engine.ready, "queue_rows": len(engine.queue), "queue_work_ms": engine.queue.work_ms,

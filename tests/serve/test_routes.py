@@ -161,6 +161,7 @@ def test_the_metrics_count_what_happened(served: Running) -> None:
     assert grew("plimsoll_request_seconds_count") == 1
     assert sum(grew(name) for name in after if name.startswith("plimsoll_batches_total")) >= 1
     assert after["plimsoll_ready"] == 1
+    assert after["plimsoll_worker_resident_bytes"] > 2**20
     assert {f'plimsoll_stage_seconds_count{{stage="{stage}"}}' for stage in STAGES} <= set(after)
 
 
