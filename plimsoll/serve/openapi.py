@@ -47,16 +47,17 @@ def document(artifact: Artifact, model: str, version: str, settings: Settings, *
         "texts": {"type": "array", "items": text, "minItems": 1, "maxItems": settings.rows}}}
     predicted = {"type": "object", "required": ["predictions", "version"], "properties": {
         "predictions": {"type": "array", "items": _answer(artifact)}, "version": {"type": "string"}}}
+    asked = {"type": "object", "required": ["name", "shape", "datatype", "data"], "properties": {
+        "name": {"const": "text"}, "datatype": {"const": "BYTES"}, "parameters": {"type": "object"},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "data": {"type": "array", "minItems": 1, "maxItems": settings.rows, "items": {
+            "type": "string", "minLength": 1, "maxLength": settings.characters}}}}
+    wanted = {"type": "object", "required": ["name"], "properties": {
+        "name": {"enum": list(output_names(artifact))}, "parameters": {"type": "object"}}}
     infer = {"type": "object", "required": ["inputs"], "properties": {
         "id": {"type": "string"}, "parameters": {"type": "object"},
-        "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": {
-            "type": "object", "required": ["name", "shape", "datatype", "data"], "properties": {
-                "name": {"const": "text"}, "shape": {"type": "array", "items": {"type": "integer"}},
-                "datatype": {"const": "BYTES"}, "parameters": {"type": "object"},
-                "data": {"type": "array", "minItems": 1, "maxItems": settings.rows, "items": {
-                    "type": "string", "minLength": 1, "maxLength": settings.characters}}}}},
-        "outputs": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": "object", "required": ["name"], "properties": {
-            "name": {"enum": list(output_names(artifact))}, "parameters": {"type": "object"}}}}}}
+        "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": asked},
+        "outputs": {"type": "array", "minItems": 1, "uniqueItems": True, "items": wanted}}}
     inferred = {"type": "object", "required": ["model_name", "outputs"], "properties": {
         "model_name": {"type": "string"}, "model_version": {"type": "string"}, "id": {"type": "string"},
         "outputs": {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}}}}
