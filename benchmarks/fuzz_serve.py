@@ -28,7 +28,7 @@ from plimsoll.bench.machine import fingerprint
 from plimsoll.core.memory import resident_bytes
 
 RESULTS = Path(__file__).parent / "results"
-DECLARED = {200, 400, 401, 404, 405, 408, 413, 429, 431, 501, 503, 504}
+DECLARED = {100, 200, 400, 401, 404, 405, 408, 413, 429, 431, 501, 503, 504}
 """The server declares 500 as well, for a text that the model cannot answer; there is none among these."""
 GROWTH_MB = 30
 """What the supervisor may have grown by in the end: buffers of the largest requests, which are kept for the next."""

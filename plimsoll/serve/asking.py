@@ -222,10 +222,10 @@ class Asking:
         """The client is gone, and so is its work."""
         if self._over:
             return
-        self._leave()
-        self._home.metrics.dropped += 1
         if self._ticket is not None and self._engine is not None:
             self._engine.cancel(self._ticket)
+        self._leave()
+        self._home.metrics.dropped += 1
 
 
     def _leave(self) -> None:
@@ -233,7 +233,8 @@ class Asking:
         if not self._over and self._engine is not None:
             self._engine.promised -= 1
         self._over = True
-        self._request.gone = None
+        # both point back here: nothing of a request is left for the garbage collector
+        self._request.gone = self._ticket = None
 
 
 class TooLarge(UserError):

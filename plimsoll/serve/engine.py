@@ -129,6 +129,7 @@ class Engine:
         for row in ticket.parts:
             if row.waits:
                 self.queue.drop(row)
+        ticket.parts = []
 
     @property
     def ready(self) -> bool:
@@ -186,6 +187,8 @@ class Engine:
             return
         if lane is not self._wide:
             self._idle.append(lane)
+        if isinstance(answer, Answer) and len(answer.outputs) != len(rows):
+            answer = ChildError(f"the session gave {len(answer.outputs)} answers to {len(rows)} rows")
         if isinstance(answer, Answer):
             # clipped, so that one stall of the machine does not refuse requests for long
             slower = min(max((now - run.began) * 1e3 / run.table_ms, 0.25), 4.0)
@@ -209,7 +212,7 @@ class Engine:
         ticket.found[row.index] = outputs
         ticket.left -= 1
         if not ticket.left:
-            ticket.over = True
+            ticket.over, ticket.parts = True, []  # which point back: nothing is left for the garbage collector
             ticket.queue_ms = (run.began - ticket.queued) * 1e3
             ticket.pad_ms, ticket.compute_ms = answer.pad_ms, answer.compute_ms
             ticket.done(ticket)
@@ -297,9 +300,9 @@ class Engine:
             await asyncio.sleep(wait_s)
             try:
                 await self.start()
-            except PlimsollError as e:
+            except (PlimsollError, OSError) as e:
                 self._failed_starts += 1
-                _log.error("the worker could not be started again: %s", e.message)
+                _log.error("the worker could not be started again: %s", e)
             else:
                 _log.warning("the worker is back after %.2f s", self._start_s + wait_s)
                 return

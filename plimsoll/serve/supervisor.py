@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import re
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,8 @@ _TICK_S = 0.2
 _WATCH_TICKS = 5
 _RECENT = 256
 """Texts that are kept in memory, with their answers, for the parity check of the next version."""
+_FLUSH_S = 1.0
+"""For clients to take their last answers, when the server ends."""
 _SWAP_MEASURE_S = 0.5
 """For the cost table of a version that comes while another answers: requests share the processor with it."""
 
@@ -123,7 +127,6 @@ class Server:
             await self._rpc.stop(self.settings.drain_s)
         if self.engine is not None:
             await self.engine.drain(self.settings.drain_s)
-            await asyncio.sleep(0)  # the last answers are written
         for task in (self._swapping, self._ticking):
             if task is not None:
                 task.cancel()
@@ -132,6 +135,9 @@ class Server:
         engine, self.engine = self.engine, None
         if engine is not None:
             await engine.close()
+        last = time.perf_counter() + _FLUSH_S
+        while self._front.connections and time.perf_counter() < last:
+            await asyncio.sleep(0.01)
         for connection in list(self._front.connections):
             connection.time_out()
         if self._tracing is not None:
@@ -274,6 +280,8 @@ async def _until_told(settings: Settings, ready: Callable[[Server], None]) -> in
     ending.cancel()
     await starting
     loop.add_signal_handler(signal.SIGHUP, server.swap)
+    gc.collect()
+    gc.freeze()  # what is here by now stays: no collection looks at it again
     ready(server)
     await over.wait()
     await server.stop()

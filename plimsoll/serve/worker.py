@@ -9,6 +9,7 @@ keeps nothing that is not in the artifact, so it may be killed at any moment. It
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -35,6 +36,9 @@ def version_of(artifact: Artifact) -> str:
 def main(arguments: list[str]) -> None:
     """Open the artifact and answer until the supervisor closes the lanes or is gone."""
     die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # a terminal or an init system sends these to the whole group: the supervisor ends this process when it is done
+        signal.signal(number, signal.SIG_IGN)
     os.dup2(2, 1)  # what libraries print is for the log
     sys.setswitchinterval(_SWITCH_S)
     folder, lanes = Path(arguments[0]), [argument.split(":") for argument in arguments[1:]]

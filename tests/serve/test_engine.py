@@ -116,6 +116,24 @@ def test_a_text_that_breaks_its_batch_breaks_nobody_elses(made: Any) -> None:
     asyncio.run(session())
 
 
+def test_a_session_that_gives_too_few_answers_gives_none_to_the_wrong_request(made: Any) -> None:
+    async def session() -> None:
+        (engine, paper), done = made(), list[Ticket]()
+        engine.submit(ticket([[9]], done))
+        first, second = ticket([[1]], done), ticket([[2]], done)
+        engine.submit(first)
+        engine.submit(second)
+        paper.answer()
+        lane, _, heard = paper.sent.pop(0)
+        lane.asked.clear()
+        heard(Answer(np.array([[7]], dtype=np.float32), 0.0, 1.0))
+        while paper.sent:
+            paper.answer()
+        assert [outputs(t) for t in (first, second)] == [[1], [2]]
+
+    asyncio.run(session())
+
+
 def test_a_death_fails_what_was_in_flight_and_what_waited_and_no_more_is_taken(made: Any) -> None:
     async def session() -> None:
         (engine, paper), done = made(), list[Ticket]()

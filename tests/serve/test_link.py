@@ -55,6 +55,20 @@ def test_who_waits_for_a_worker_that_is_killed_hears_of_it_at_once(tmp_path: Pat
     assert all(isinstance(error, ChildError) for error in asyncio.run(session()))
 
 
+def test_signals_that_are_meant_for_the_supervisor_leave_its_worker_at_work(tmp_path: Path) -> None:
+    async def session() -> None:
+        worker, _ = await Worker.start(write_artifact(tmp_path / "a"), (1,))
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(worker.pid, number)
+            await asyncio.sleep(0.1)
+            assert (await worker.ask(worker.lanes[0], [[4]])).outputs.argmax() == 1
+        finally:
+            await worker.close()
+
+    asyncio.run(session())
+
+
 def test_a_batch_that_cannot_be_computed_fails_alone(tmp_path: Path) -> None:
     async def session() -> None:
         worker, _ = await Worker.start(write_artifact(tmp_path / "a"), (1,))
