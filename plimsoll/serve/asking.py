@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ _log = logging.getLogger("plimsoll.serve")
 
 DEADLINE = b"plimsoll-deadline-ms"
 _AT_ONCE = 64
-"""Texts that are tokenized before other requests have their turn."""
+"""Texts that are tokenized, or answers that are made, before other requests have their turn."""
 _LONGEST_DEADLINE_MS = 3_600_000.0
 
 _FAILURES = {"died": (503, "worker_died"), "overdue": (504, "deadline"), "failed": (500, "not_computed")}
@@ -84,6 +84,7 @@ class Answered:
 
 Write = Callable[[Answered], bytes]
 """Makes the body of the response."""
+Step = Callable[[Engine], None]
 Complain = Callable[..., None]
 """request, status, code, message, retry_after_ms: responds with an error."""
 
@@ -98,7 +99,10 @@ class Asking:
         self._engine: Engine | None = None
         self._deadline = 0.0
         self._stages: dict[str, float] = {}
-        self._admitted = 0.0
+        self._found: Iterator[NDArray[np.float32]] = iter(())
+        self._outputs: list[NDArray[np.float32]] = []
+        self._answers: list[Any] = []
+        self._admitted = self._began = 0.0
         self._over = False
 
     def start(self) -> None:
@@ -113,24 +117,18 @@ class Asking:
         self._request.gone = self._drop
         self._admitted = time.perf_counter()
         self._stages["admission"] = (self._admitted - self._request.arrived) * 1e3
-        self._go_on()
+        self._go_on(self._tokenize, engine)
 
-    def _go_on(self) -> None:
+    def _go_on(self, step: Step, engine: Engine) -> None:
+        """Take a step, unless it is over by now. A step does a part of its work and comes back for the next."""
+        if self._over:
+            return
         try:
-            self._tokenize()
-        except Exception:  # the border: nobody else would answer this request
-            self._fault()
-
-    def _done(self, ticket: Ticket) -> None:
-        try:
-            self._finish(ticket)
-        except Exception:  # the border: the other requests of the batch want their answers, too
-            self._fault()
-
-    def _fault(self) -> None:
-        _log.exception("a request could not be answered")
-        self._leave()
-        self._complain(self._request, 500, "internal", "this request met a fault of the server")
+            step(engine)
+        except Exception:  # the border: nobody else would answer this request, and others of its batch want answers
+            _log.exception("a request could not be answered")
+            self._leave()
+            self._complain(self._request, 500, "internal", "this request met a fault of the server")
 
     def _check(self) -> None:
         """Raise UserError for what is wrong whatever the load is."""
@@ -161,58 +159,69 @@ class Asking:
         return Refusal("rate_limited", f"this key may send {caller.key.rows_per_s:g} texts a second",
                        max(1.0, wait_s * 1e3))
 
-    def _tokenize(self) -> None:
-        """Tokenize some texts; where more are left, others have a turn before they are."""
-        if self._over or self._engine is None:
-            return
-        reading, done = self._engine.reading, len(self._questions)
+    def _tokenize(self, engine: Engine) -> None:
+        done = len(self._questions)
         try:
-            self._questions += [reading.question(text) for text in self._texts[done : done + _AT_ONCE]]
+            self._questions += [engine.reading.question(text) for text in self._texts[done : done + _AT_ONCE]]
         except UserError as e:
             self._leave()
             self._complain(self._request, 400, "bad_text", _said(e))
             return
         if len(self._questions) < len(self._texts):
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._go_on, self._tokenize, engine)
         else:
-            self._submit(self._engine)
+            self._submit(engine)
 
     def _submit(self, engine: Engine) -> None:
         rows = [row for question in self._questions for row in question.rows]
         self._stages["tokenize"] = (time.perf_counter() - self._admitted) * 1e3
-        self._ticket = Ticket(rows, self._deadline, self._done)
-        refusal = engine.submit(self._ticket)
+        ticket = self._ticket = Ticket(rows, self._deadline, lambda ticket: self._go_on(self._computed, engine))
+        refusal = engine.submit(ticket)
         if refusal is not None:
+            if self._request.caller is not None:
+                self._request.caller.give_back(len(self._texts))
             self._leave()
             self._refuse(refusal)
 
-    def _finish(self, ticket: Ticket) -> None:
-        if self._over or self._engine is None:
-            return
-        self._leave()
+    def _computed(self, engine: Engine) -> None:
+        ticket = self._ticket
+        assert ticket is not None
         if ticket.failure is not None:
             status, code = _FAILURES[ticket.failure]
+            self._leave()
             self._complain(self._request, status, code, ticket.message, 100.0 if status == 503 else 0.0)
             return
-        began, engine = time.perf_counter(), self._engine
-        found, outputs, at = [o for o in ticket.found if o is not None], list[NDArray[np.float32]](), 0
-        for question in self._questions:
-            outputs.append(engine.reading.outputs(question, found[at : at + len(question.rows)]))
-            at += len(question.rows)
-        if not all(np.isfinite(o).any() for o in outputs):
-            self._complain(self._request, 500, "not_computed", "the model's answer to a text is not a number")
-            return
-        answers = [engine.reading.answer(q, o) for q, o in zip(self._questions, outputs, strict=True)]
-        body = self._write(Answered(answers, outputs, engine))
+        self._stages |= {"queue": ticket.queue_ms, "pad": ticket.pad_ms, "compute": ticket.compute_ms}
+        self._began = time.perf_counter()
+        self._found = iter([o for o in ticket.found if o is not None])
+        self._answer(engine)
+
+    def _answer(self, engine: Engine) -> None:
+        reading, done = engine.reading, len(self._answers)
+        for question in self._questions[done : done + _AT_ONCE]:
+            found = [next(self._found) for _ in question.rows]
+            if not reading.sound(question, found):
+                self._leave()
+                self._complain(self._request, 500, "not_computed", "the model's answer to a text is not a number")
+                return
+            self._outputs.append(reading.outputs(question, found))
+            self._answers.append(reading.answer(question, self._outputs[-1]))
+        if len(self._answers) < len(self._questions):
+            asyncio.get_running_loop().call_soon(self._go_on, self._answer, engine)
+        else:
+            self._respond(engine)
+
+    def _respond(self, engine: Engine) -> None:
+        body = self._write(Answered(self._answers, self._outputs, engine))
         ended = time.perf_counter()
-        stages = self._stages | {"queue": ticket.queue_ms, "pad": ticket.pad_ms, "compute": ticket.compute_ms,
-                                 "serialize": (ended - began) * 1e3}
+        stages = self._stages | {"serialize": (ended - self._began) * 1e3}
         line = "server-timing: " + ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in stages.items()) + "\r\n"
+        self._leave()
         self._home.metrics.responses[self._request.route, 200] += 1
         self._request.respond(200, body, line.encode())
         self._home.metrics.timed(stages, ended - self._request.arrived)
         self._home.traced(self._request, stages, engine.version.name)
-        self._home.remember(engine, self._questions[0], answers[0])
+        self._home.remember(engine, self._questions[0], self._answers[0])
 
     def _refuse(self, refusal: Refusal) -> None:
         self._home.metrics.refused[refusal.code] += 1
@@ -226,7 +235,6 @@ class Asking:
             self._engine.cancel(self._ticket)
         self._leave()
         self._home.metrics.dropped += 1
-
 
     def _leave(self) -> None:
         """Be over, for the engine and for a client that goes away now."""

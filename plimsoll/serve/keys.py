@@ -70,6 +70,10 @@ class Caller:
             return 0.0
         return (rows - self.level) / rate
 
+    def give_back(self, rows: int) -> None:
+        """Put back what was taken for a request that was then refused."""
+        self.level = min(self.burst, self.level + rows)
+
 
 class Keys:
     """The keys that are let in."""

@@ -43,18 +43,18 @@ async def compared(reading: Reading, worker: Worker, recent: Sequence[tuple[str,
     recent: texts as the task reads them, each with the answer that was given.
     """
     lane, alike = next(lane for lane in worker.lanes if not lane.closed), 0
-    found = await worker.ask(lane, [reading.filler()])
-    if not np.isfinite(found.outputs).any():
+    longest = await worker.ask(lane, [reading.filler()])
+    if not np.isfinite(longest.outputs).all():
         raise RunError("its answer to a text of the greatest length is not a number", "do not serve this artifact")
     for text, given in recent:
         try:
             question = reading.read(text)
         except UserError:
             continue  # a text that its tokenizer has no token for is refused of the client, too
-        outputs = reading.outputs(question, [(await worker.ask(lane, [row])).outputs[0] for row in question.rows])
-        if not np.isfinite(outputs).any():
+        found = [(await worker.ask(lane, [row])).outputs[0] for row in question.rows]
+        if not reading.sound(question, found):
             raise RunError("its answer to a text is not a number", "do not serve this artifact")
-        alike += same(reading.answer(question, outputs), given)
+        alike += same(reading.answer(question, reading.outputs(question, found)), given)
     if alike < least * len(recent):
         raise RunError(f"it answers {alike} of the last {len(recent)} texts as the version in service did, and "
                     f"{least:.0%} are wanted", "lower --agreement if that is meant")

@@ -64,6 +64,12 @@ class Reading:
             raise UserError("a text has no token that the model knows", "leave it out")
         return Question(said, rows, places)
 
+    def sound(self, question: Question, found: Sequence[NDArray[np.float32]]) -> bool:
+        """Return whether the outputs of a question's rows are numbers; past the end of a row of words they need not."""
+        if question.places is None:
+            return all(np.isfinite(one).all() for one in found)
+        return all(np.isfinite(one[: len(ids)]).all() for one, ids in zip(found, question.rows, strict=True))
+
     def outputs(self, question: Question, found: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the outputs that answer a question: float32 [labels], [words, labels] or [texts, labels].
 

@@ -32,6 +32,10 @@ def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
     assert caller.wait_s(5, now) == pytest.approx(0.5)
     assert caller.wait_s(5, now + 0.4) == pytest.approx(0.1)  # what was refused took nothing
     assert caller.wait_s(5, now + 0.5) == 0
+    caller.give_back(5)
+    assert caller.wait_s(5, now + 0.5) == 0
+    caller.give_back(10**6)
+    assert caller.level == caller.burst
     assert caller.wait_s(21, now + 100) == float("inf")
     assert Caller(Key(name="n", sha256="0" * 64)).wait_s(10**6, now) == 0
 
