@@ -120,19 +120,25 @@ class Queue:
             return None
         forecast, waiting = self.forecast, len(self)
         urgent = self._by_deadline[0]
-        if waiting == 1 and free == forecast.lanes and forecast.widens(len(urgent.ids)):
-            self.drop(urgent)
-            return Batch([urgent], wide=True, reason="wide", predicted_ms=forecast.wide_ms(1, len(urgent.ids)) * drift)
+        if waiting == 1:
+            return self._single(urgent, idle=free == forecast.lanes, drift=drift)
         share = -(-waiting // free)  # the other free lanes want rows, too
         most = min(share, MOST_ROWS)
-        crowded = waiting > 1 or free < forecast.lanes
-        times = forecast.batch(crowded)
+        times = forecast.batch(crowded=True)
         first, last, cut = self._window(urgent, most, times, (urgent.deadline - now) * 1e3 / drift)
         chosen = self._by_length[first : last + 1]
         for row in chosen:
             self.drop(row)
         predicted_ms = times[len(chosen)][len(chosen[-1].ids)] * drift
         return Batch(chosen, wide=False, reason=_reason(len(chosen), waiting, most, cut), predicted_ms=predicted_ms)
+
+    def _single(self, row: Row, *, idle: bool, drift: float) -> Batch:
+        self.drop(row)
+        length = len(row.ids)
+        if idle and self.forecast.widens(length):
+            return Batch([row], wide=True, reason="wide", predicted_ms=self.forecast.wide_ms(1, length) * drift)
+        alone_ms = self.forecast.batch(crowded=not idle)[1][length]
+        return Batch([row], wide=False, reason="single", predicted_ms=alone_ms * drift)
 
     def _window(self, urgent: Row, most: int, times: list[list[float]], slack_ms: float) -> tuple[int, int, bool]:
         """Return first and last place of the batch, and whether the deadline forbade a cheaper one."""
@@ -162,8 +168,6 @@ def _deadline(row: Row) -> tuple[float, int]:
 
 
 def _reason(rows: int, waiting: int, most: int, cut: bool) -> Reason:
-    if waiting == 1:
-        return "single"
     if cut:
         return "urgent"
     if rows == MOST_ROWS:

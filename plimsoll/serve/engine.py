@@ -146,6 +146,8 @@ class Engine:
 
     def _load(self, now: float, deadline: float) -> Load:
         free_in_ms = 0.0
+        if not self._running:  # nothing waits either
+            return Load(0, self.queue.limit, 0.0, 0.0, self.forecast.lanes, 0.0, self.drift)
         if not self._idle or self._wide_runs():
             free_in_ms = max(0.0, min((run.began + run.batch.predicted_ms / 1e3 for run in self._running.values()),
                                       default=now) - now) * 1e3
