@@ -46,17 +46,18 @@ def kept(forecast: Forecast, threads: Sequence[int]) -> list[int]:
     return list(range(0 if forecast.wide else 1, len(threads)))
 
 
-async def opened(version: Version, settings: Settings, metrics: Metrics, threads: int, machine: str, *,
-                 budget_s: float, keep: bool) -> Engine:
+async def opened(version: Version, settings: Settings, metrics: Metrics, threads: int, machine: str,
+                 tables: dict[str, Costs], *, budget_s: float, keep: bool) -> Engine:
     """Return an engine that is ready to answer, its lanes warm.
 
-    budget_s: for the cost table, where none was kept for this version on this machine. keep: write it down.
+    tables: by version, those that this server has measured; one that is new is added. budget_s: for the cost table,
+    where there is none yet for this version on this machine. keep: write it down.
     Raises what keeps the version from being opened.
     """
     reading = await asyncio.to_thread(Reading, version.artifact, version.folder)
     plan = lanes_of(version.artifact.runtime, threads)
     place = costs_file(settings.run, machine)
-    costs = known(place, version.name, plan)
+    costs = tables.get(version.name) or known(place, version.name, plan)
     if costs is not None:
         forecast = Forecast(costs)
         engine = Engine(version, reading, forecast, [plan[i] for i in kept(forecast, plan)], settings, metrics)
@@ -83,6 +84,7 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
     except BaseException:
         await worker.close()
         raise
+    tables[version.name] = costs  # of a version that was replaced, should it come back
     if keep and not costs.quiet:
         _log.warning("the machine is busy: batches took %.1f times as long at one time as at another, and the cost "
                      "table is measured again at the next start", costs.noise)

@@ -22,6 +22,7 @@ from plimsoll.core.errors import PlimsollError, RunError, Unsupported, UserError
 from plimsoll.core.memory import resident_bytes
 from plimsoll.serve import opening, parity, spans, versions
 from plimsoll.serve.asking import Asker
+from plimsoll.serve.costs import Costs
 from plimsoll.serve.engine import Engine
 from plimsoll.serve.http import Front
 from plimsoll.serve.keys import Keys
@@ -57,6 +58,7 @@ class Server:
         self._recent: deque[tuple[str, Any]] = deque(maxlen=_RECENT)
         self._threads = settings.threads or max(1, int(cores_allowed()))
         self._machine = ""
+        self._tables: dict[str, Costs] = {}
         self._listening: asyncio.Server | None = None
         self._rpc: Any = None
         self.grpc_port = 0
@@ -113,7 +115,7 @@ class Server:
                                                  asyncio.to_thread(fingerprint))
             self._machine = here.digest
             self.engine = await opening.opened(version, settings, self.metrics, self._threads, self._machine,
-                                               budget_s=settings.measure_s, keep=True)
+                                               self._tables, budget_s=settings.measure_s, keep=True)
         except BaseException:
             await self.stop()
             raise
@@ -200,7 +202,7 @@ class Server:
         try:
             parity.same_kind(version.artifact, old.version.artifact)
             new = await opening.opened(version, settings, self.metrics, self._threads, self._machine,
-                                       budget_s=min(_SWAP_MEASURE_S, settings.measure_s), keep=False)
+                                       self._tables, budget_s=min(_SWAP_MEASURE_S, settings.measure_s), keep=False)
             if new.worker is None:
                 raise RunError("its worker died", "look at what it printed")
             found = await parity.compared(new.reading, new.worker, list(self._recent), settings.agreement)
