@@ -261,7 +261,7 @@ class Engine:
     def tick(self) -> None:
         """Look after the worker: ask idle lanes for a sign of life, and end one that owes an answer for too long."""
         now, worker = time.perf_counter(), self.worker
-        if worker is None:
+        if worker is None or worker.killed:
             return
         self._pump(now)
         if any(self._late_s(lane, now) > self._settings.stuck_s for lane in worker.lanes):

@@ -49,7 +49,7 @@ class Worker:
         self._process = process
         self.lanes = tuple(Lane(number, count) for number, count in enumerate(threads))
         self.on_death: Callable[[], None] = lambda: None
-        self.dead = False
+        self.dead = self.killed = False
         self._number = 0
         self._hello: list[asyncio.Future[str]] = [asyncio.get_running_loop().create_future() for _ in threads]
 
@@ -133,6 +133,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process now. Everybody who waits hears of it when its sockets close, within a moment."""
+        self.killed = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
@@ -177,7 +178,8 @@ class Worker:
             if not hello.done():
                 hello.set_exception(failed)
         for hello in self._hello:
-            hello.exception()  # seen, though nobody may be waiting
+            if not hello.cancelled():
+                hello.exception()  # seen, though nobody may be waiting
         waiting = [heard for lane in self.lanes for heard in lane.asked.values()]
         for lane in self.lanes:
             lane.asked.clear()
