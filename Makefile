@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench peers clean
+.PHONY: demo test check docs bench peers fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/plimsoll demo
@@ -26,6 +26,10 @@ bench: $(VENV)/.dev
 # RUN names the folder of a finished run; each peer gets an environment of its own under .peers
 peers: $(VENV)/.dev
 	$(BIN)/python benchmarks/peers/run.py $(RUN) $(if $(SPEC),--spec $(SPEC))
+
+# RUN names the folder of a finished run; 20,000 bad requests, about a quarter of an hour
+fuzz: $(VENV)/.dev
+	$(BIN)/python benchmarks/fuzz_serve.py $(RUN)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from plimsoll.core.decision import Decision
     from plimsoll.core.prediction import Embedding, Entity, Labelling, Prediction, Similarity, Tagging
     from plimsoll.core.spec import Budget, Load, Model, Recipe, Search, Spec, Target
+    from plimsoll.serve.client import Client
     from plimsoll.tasks.multi_label import MultiLabel
     from plimsoll.tasks.sentence_similarity import SentenceSimilarity
     from plimsoll.tasks.text_classification import TextClassification
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Budget",
+    "Client",
     "Decision",
     "Embedding",
     "Entity",
@@ -43,6 +45,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("Embedding", "Entity", "Labelling", "Prediction", "Similarity", "Tagging"), "core.prediction"),
+    "Client": "serve.client",
     "Predictor": "core.artifact",
     "Decision": "core.decision",
     "MultiLabel": "tasks.multi_label",

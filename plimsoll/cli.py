@@ -385,6 +385,96 @@ def track(run: Path, /, *, store: str | None = None, experiment: str = "plimsoll
 
 
 @app.command
+def serve(
+    run: Path, /, *, host: str = "127.0.0.1", port: int = 8000, grpc_port: int | None = None, name: str = "",
+    threads: int | None = None, deadline_ms: float = 1000.0, queue_rows: int = 2048, rows: int = 1024,
+    body_bytes: int = 1 << 20,
+    keys: Path | None = None, certificate: Path | None = None, private_key: Path | None = None,
+    insecure: Annotated[bool, Parameter(negative=())] = False, watch: Annotated[bool, Parameter(negative=())] = False,
+    agreement: float = 0.8, spans: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Serve an artifact over HTTP: POST /predict, the Open Inference Protocol v2, health and Prometheus metrics.
+
+    It refuses early what it could not answer by its deadline, and what it takes in it answers. A new artifact in the
+    run folder replaces the one in service on a SIGHUP, or with --watch, once it has been compared with it. Needs the
+    extra `serve` (pip install "plimsoll-ml[serve]").
+
+    Parameters
+    ----------
+    run
+        A run folder, or an artifact folder.
+    host
+        Address to listen at. Beyond this machine only with --keys, --certificate or --insecure.
+    port
+        Port to listen at; 0 takes any that is free.
+    grpc_port
+        Port to speak the protocol over gRPC at as well; needs the extra `grpc`.
+    name
+        The model's name in the protocol; default that of the run folder.
+    threads
+        Threads to compute with; default as many as this process may run on.
+    deadline_ms
+        Of a request that brings none of its own in the header Plimsoll-Deadline-Ms.
+    queue_rows
+        Texts that may wait.
+    rows
+        Most texts in a request.
+    body_bytes
+        Largest body of a request.
+    keys
+        File of API keys that plimsoll key writes; who has none of them is turned away.
+    certificate
+        PEM file of the certificate chain, for TLS.
+    private_key
+        PEM file of its key.
+    insecure
+        Listen beyond this machine without keys or TLS, such as behind a proxy that has both.
+    watch
+        Take up a new artifact as soon as the run folder has one.
+    agreement
+        Least share of the recent texts that a new artifact must answer as the one in service did.
+    spans
+        Write OpenTelemetry spans, to where OpenTelemetry's environment variables say.
+    """
+    import importlib.util
+
+    from plimsoll.core.errors import Unsupported
+
+    if any(importlib.util.find_spec(module) is None for module in ("httptools", "msgspec")):
+        raise Unsupported("what plimsoll serve is made of is not installed here", 'pip install "plimsoll-ml[serve]"')
+    import logging
+
+    from plimsoll.serve import supervisor
+    from plimsoll.serve.settings import Settings
+
+    settings = Settings.of(
+        run=run, host=host, port=port, grpc_port=grpc_port, name=name, threads=threads, deadline_ms=deadline_ms,
+        queue_rows=queue_rows,
+        rows=rows, body_bytes=body_bytes, keys=keys, certificate=certificate, private_key=private_key,
+        insecure=insecure, watch=watch, agreement=agreement, spans=spans)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return supervisor.serve(settings, lambda server: print("\n".join(server.introduction()), flush=True))
+
+
+@app.command
+def key(name: str, /, *, keys: Path, rows_per_s: float | None = None) -> None:
+    """Make an API key for plimsoll serve and print it, once: the file keeps its hash.
+
+    Parameters
+    ----------
+    name
+        Whose key it is; for the reader of the file.
+    keys
+        The file to add it to.
+    rows_per_s
+        Texts a second that it may send in the long run; default no limit.
+    """
+    from plimsoll.serve.keys import make
+
+    print(make(keys, name, rows_per_s))
+
+
+@app.command
 def machine(*, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu") -> None:
     """Print this machine's fingerprint and its measured ceilings.
 

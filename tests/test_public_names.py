@@ -3,7 +3,7 @@
 import plimsoll
 
 NAMES = {
-    "Budget", "Decision", "Embedding", "Entity", "Labelling", "Load", "Model", "MultiLabel", "Prediction",
+    "Budget", "Client", "Decision", "Embedding", "Entity", "Labelling", "Load", "Model", "MultiLabel", "Prediction",
     "Predictor", "Recipe", "Search", "SentenceSimilarity", "Similarity", "Spec", "Tagging", "Target",
     "TextClassification", "TokenClassification", "load", "show", "track", "tune",
 }

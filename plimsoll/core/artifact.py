@@ -17,7 +17,7 @@ from pydantic import Field
 from plimsoll.core import ragged
 from plimsoll.core.errors import RunError, Unsupported
 from plimsoll.core.find import AnyRuntime, AnyTask
-from plimsoll.core.parts import Session
+from plimsoll.core.parts import Session, Task
 from plimsoll.core.record import Measurement, Record
 from plimsoll.core.shape import ModelShape
 from plimsoll.core.spelling import PAIR, Spelling
@@ -90,23 +90,11 @@ class Predictor:
         """
         if not texts:
             return []
-        task, labels, written = self.artifact.task, self.artifact.labels, [self._written(t) for t in texts]
-        if task.texts > 1 and len({PAIR in text for text in written}) > 1:
+        task, labels = self.artifact.task, self.artifact.labels
+        asked = [written(task, text) for text in texts]
+        if task.texts > 1 and len({PAIR in text for text in asked}) > 1:
             return [answer for text in texts for answer in self.predict([text])]
-        return [task.prediction(row, t, labels) for row, t in zip(self.logits(written), written, strict=True)]
-
-    def _written(self, text: str | Sequence[str]) -> str:
-        task = self.artifact.task
-        if isinstance(text, str):
-            return " ".join(text.split()) if task.per_token else text
-        if task.per_token:
-            if odd := [word for word in text if word.split() != [word]]:
-                raise ValueError(f"need words without white space in them, got {odd[0]!r:.60}")
-            return " ".join(text)
-        if task.texts == 1 or len(text) != task.texts:
-            wanted = "a text" if task.texts == 1 else f"a text, or a list of {task.texts}"
-            raise TypeError(f"need {wanted}, got {text!r:.60}")
-        return PAIR.join(text)
+        return [task.prediction(row, text, labels) for row, text in zip(self.logits(asked), asked, strict=True)]
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return float32 [texts, labels].
@@ -136,7 +124,7 @@ class Predictor:
         began = clock()
         text: str = json.loads(body)["text"]
         decoded = clock()
-        text = self._written(text)
+        text = written(task, text)
         places: list[int] | None = None
         if task.per_token:
             ids, places = self._spelling.words(text)
@@ -169,6 +157,23 @@ class Predictor:
         self.close()
 
 
+def written(task: Task, text: str | Sequence[str]) -> str:
+    """Return a text as tokenizer and task read it: words with one space between, two texts with `PAIR` between.
+
+    Raises ValueError for words with white space in them, TypeError where the task takes no such list.
+    """
+    if isinstance(text, str):
+        return " ".join(text.split()) if task.per_token else text
+    if task.per_token:
+        if odd := [word for word in text if word.split() != [word]]:
+            raise ValueError(f"need words without white space in them, got {odd[0]!r:.60}")
+        return " ".join(text)
+    if task.texts == 1 or len(text) != task.texts:
+        wanted = "a text" if task.texts == 1 else f"a text, or a list of {task.texts}"
+        raise TypeError(f"need {wanted}, got {text!r:.60}")
+    return PAIR.join(text)
+
+
 def load(folder: Path | str) -> Predictor:
     """Open an artifact folder, or a run folder that holds one under `artifact/`.
 
@@ -178,14 +183,21 @@ def load(folder: Path | str) -> Predictor:
     Raises RunError when the folder is no artifact or a file is not the one that was recorded, and
     Unsupported when the runtime is not installed here.
     """
-    folder = Path(folder)
-    if not (folder / ARTIFACT_RECORD).exists() and (folder / "artifact" / ARTIFACT_RECORD).exists():
-        folder = folder / "artifact"
-    if not (folder / ARTIFACT_RECORD).exists():
-        raise RunError(
-            f"{folder} holds no {ARTIFACT_RECORD}",
-            "give the artifact/ folder of a run that was chosen, or the run folder itself",
-        )
+    folder = home(Path(folder))
+    return Predictor(verified(folder), folder)
+
+
+def home(folder: Path) -> Path:
+    """Return the artifact folder that is meant: this one, or the one under it. Raises RunError where there is none."""
+    for place in (folder, folder / "artifact"):
+        if (place / ARTIFACT_RECORD).exists():
+            return place
+    raise RunError(f"{folder} holds no {ARTIFACT_RECORD}",
+                   "give the artifact/ folder of a run that was chosen, or the run folder itself")
+
+
+def verified(folder: Path) -> Artifact:
+    """Return the record of an artifact folder. Raises RunError when a file is not the one that was recorded."""
     artifact = Artifact.from_file(folder / ARTIFACT_RECORD)
     for name, expected in artifact.files.items():
         path = folder / name
@@ -197,7 +209,7 @@ def load(folder: Path | str) -> Predictor:
             raise RunError(
                 f"{path} is not the file that was recorded (sha256 differs)", "copy the artifact again, whole"
             )
-    return Predictor(artifact, folder)
+    return artifact
 
 
 def seal(folder: Path, artifact: Artifact) -> Artifact:

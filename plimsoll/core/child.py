@@ -64,7 +64,7 @@ class Child:
                 elif kind == "answer":
                     return value
                 else:
-                    raise _revive(value)
+                    raise revive(value)
         except BrokenPipeError:
             pass
         raise ChildError(self._obituary(), f"its output is in {self.log}")
@@ -102,7 +102,7 @@ class Child:
 
 def serve(handlers: Mapping[str, Handler]) -> None:
     """Answer requests from stdin until it closes: the other end of `Child`. The key `do` names the handler."""
-    _die_with_parent()
+    die_with_parent()
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     # what libraries print must not be taken for an answer, and what they read must not be a request
@@ -134,7 +134,7 @@ def serve(handlers: Mapping[str, Handler]) -> None:
             )
 
 
-def _revive(value: dict[str, str]) -> PlimsollError:
+def revive(value: dict[str, str]) -> PlimsollError:
     cls = getattr(errors, value["class"], ChildError)
     if cls is ChildError:
         return ChildError(value["message"], value["hint"], value["traceback"])
@@ -145,9 +145,11 @@ def _first_line(e: Exception) -> str:
     return (str(e).strip().splitlines() or [""])[0][:300]
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process with its parent (Linux); elsewhere a closed stdin ends it."""
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process with its parent (Linux); elsewhere a closed stdin or socket ends it.
+
+    Those end it too when the parent was gone before we asked. A parent of number 1 is no sign of that: in a container
+    it is ours.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() == 1:  # the parent was gone before we asked
-            sys.exit(1)

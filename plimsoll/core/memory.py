@@ -22,6 +22,15 @@ def peak_mb() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process has now; 0 where there is no /proc, or no such process."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 def reset_peak() -> None:
     """Let the peak begin at what is taken now, where the kernel can (Linux, proc(5), clear_refs); else leave it."""
     with contextlib.suppress(OSError):

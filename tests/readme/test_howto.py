@@ -147,6 +147,8 @@ def _known(command: list[str]) -> None:
             assert set(extras[1].split(",")) <= set(PROJECT["optional-dependencies"])
         case ["make", target, *_]:
             assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text()), f"no target {target}"
+        case ["curl", url, *_]:  # tests/serve/test_howto.py asks a server what such a line asks
+            assert url.startswith("http://127.0.0.1:8000/")
         case ["python", file, *_]:
             assert (ROOT / file).exists(), f"no {file}"
         case _:

@@ -1,0 +1,354 @@
+"""HTTP/1.1 on the event loop: requests in, responses out, and nothing that a client does can cost much.
+
+llhttp parses (the parser of Node.js, through `httptools`), strictly: what two servers could read in two ways is
+refused. Every limit holds before memory is taken for what it limits; a client that is slow is cut off by one sweep
+over all connections, which costs a request nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Literal, Protocol, cast
+
+import httptools
+
+from plimsoll.serve.keys import Caller
+from plimsoll.serve.settings import Settings
+
+_log = logging.getLogger("plimsoll.serve")
+
+JSON = b"application/json"
+_HEADERS = 64
+"""Most headers of a request."""
+_AHEAD = 16
+"""Requests that a connection may send before the first is answered; then it is not read from."""
+_CHUNK_COST = 8
+"""Bytes on the wire for each byte of a body, at most: more is a flood of tiny chunks."""
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+_LINGER_S = 2.0
+"""How long a refused client is listened to before the end: one cut off while it sends would not see the answer."""
+
+Phase = Literal["new", "headers", "body", "idle", "linger"]
+
+
+class Request:
+    """One request that is whole, and the way to answer it."""
+
+    __slots__ = ("_connection", "answered", "arrived", "body", "caller", "gone", "headers", "keep_alive", "method",
+                 "path", "route")
+
+    def __init__(self, connection: Connection, method: str, path: str, headers: dict[bytes, bytes]) -> None:
+        self.method, self.path, self.headers = method, path, headers
+        self.body = b""
+        self.answered = False
+        self.keep_alive = True
+        self.arrived = 0.0
+        """When its last byte was here, by `time.perf_counter`."""
+        self.caller: Caller | None = None
+        self.route = "other"
+        """What it is counted as."""
+        self.gone: Callable[[], None] | None = None
+        """Called when the client goes away before the answer."""
+        self._connection = connection
+
+    def respond(self, status: int, body: bytes, extra: bytes = b"", kind: bytes = JSON) -> None:
+        """Answer; extra: more header lines, each with its end. What comes after the first answer is not sent."""
+        if self.answered:
+            return
+        self.answered = True
+        self._connection.respond(self, status, body, extra, kind)
+
+
+class App(Protocol):
+    """What answers requests."""
+
+    def headers(self, request: Request) -> None:
+        """Look at a request before its body comes; may respond, which refuses it."""
+        ...
+
+    def request(self, request: Request) -> None:
+        """Answer a whole request, now or later."""
+        ...
+
+    def malformed(self, request: Request, status: int, code: str, message: str, retry_after_ms: float = 0) -> None:
+        """Answer what is no request, or too much of one."""
+        ...
+
+
+class Front:
+    """All connections of a server and what they share."""
+
+    def __init__(self, settings: Settings, app: App) -> None:
+        self.settings, self.app = settings, app
+        self.connections: set[Connection] = set()
+        self.bodies = 0
+        """Bytes of the bodies that are being received or answered."""
+        self.date = b""
+        self.closing = False
+        self.sweep()
+
+    def connection(self) -> Connection:
+        """Return the protocol of a new connection."""
+        return Connection(self)
+
+    def sweep(self) -> None:
+        """Cut off connections that are over their time; call it several times a second."""
+        now = time.perf_counter()
+        self.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        for connection in [c for c in self.connections if c.over_time(now)]:
+            connection.time_out()
+
+    def end_idle(self) -> None:
+        """Take no more requests: connections close once they have their answers."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.end_if_idle()
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, front: Front) -> None:
+        self._front, self._settings = front, front.settings
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._phase: Phase = "new"
+        self._since = time.perf_counter()
+        self._stalled: float | None = None
+        """Since when the client has not taken what was written."""
+        self._request: Request | None = None
+        """Being received."""
+        self._answering: Request | None = None
+        self._ahead: deque[Request] = deque()
+        self._refused = False
+        """The connection ends after what was written; what else comes is not looked at."""
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._header_bytes = self._fed = self._held = self._count = 0
+        self._chunks: list[bytes] = []
+        self._paused = False
+
+    # -- the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take in a client, or turn it away when there are too many."""
+        self._transport = cast(asyncio.Transport, transport)
+        if len(self._front.connections) >= self._settings.connections or self._front.closing:
+            self._transport.abort()
+            return
+        self._front.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        if self._refused:
+            return
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # refused when its headers were complete
+        except httptools.HttpParserError as e:
+            self._refuse(400, "malformed", f"not HTTP/1.1: {e}")
+        if self._phase == "headers" and self._fed > self._settings.header_bytes + len(data):
+            self._refuse_headers()
+        elif self._fed > self._settings.header_bytes + self._settings.body_bytes * _CHUNK_COST + len(data):
+            self._refuse(413, "body_too_large", "too many bytes for the body they bring")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop what nobody waits for any more."""
+        self._refused = True
+        self._front.connections.discard(self)
+        self._front.bodies -= self._held + sum(len(r.body) for r in self._ahead)
+        self._held = 0
+        self._ahead.clear()
+        if self._answering is not None:
+            self._front.bodies -= len(self._answering.body)
+            gone, self._answering = self._answering.gone, None
+            if gone is not None:
+                gone()
+
+    def pause_writing(self) -> None:
+        """Note that the client does not take its answers."""
+        self._stalled = time.perf_counter()
+
+    def resume_writing(self) -> None:
+        """Note that it does."""
+        self._stalled = None
+        self._next()
+
+    # -- the parser
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        if self._refused:
+            return
+        self._phase, self._since, self._fed = "headers", time.perf_counter(), 0
+        self._url, self._headers, self._header_bytes, self._count = b"", {}, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take in a part of the path."""
+        self._header_bytes += len(url)
+        if self._header_bytes > self._settings.header_bytes:
+            self._refuse_headers()
+        elif not self._refused:
+            self._url += url
+
+    def on_header(self, name: bytes, value: bytes | None) -> None:
+        """Take in a header; those after a body are not looked at."""
+        if self._phase != "headers" or self._refused:
+            return
+        self._header_bytes += len(name) + len(value or b"")
+        self._count += 1
+        if self._header_bytes > self._settings.header_bytes or self._count > _HEADERS:
+            self._refuse_headers()
+            return
+        self._headers[name.lower()] = value or b""
+
+    def on_headers_complete(self) -> None:
+        """Look at a request before its body comes."""
+        if self._refused:
+            return
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        request = self._request = Request(self, self._parser.get_method().decode("latin-1"), path, self._headers)
+        self._phase, self._since = "body", time.perf_counter()
+        if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
+            self._refuse(400, "malformed", "the header Host is missing")
+            return
+        if self._parser.should_upgrade():
+            # its body would not be parsed as one
+            self._refuse(501, "upgrade", "this server speaks HTTP/1.1 and nothing else")
+            return
+        announced = self._headers.get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced[:20]) > self._settings.body_bytes:
+            self._refuse_body()
+            return
+        self._front.app.headers(request)
+        if self._refused or self._headers.get(b"expect", b"").lower() != b"100-continue":
+            return
+        if self._answering is None and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of the body."""
+        if self._refused:
+            return
+        self._held += len(body)
+        self._front.bodies += len(body)
+        if self._held > self._settings.body_bytes:
+            self._refuse_body()
+        elif self._front.bodies > self._settings.bodies_bytes:
+            self._refuse(429, "overloaded", "too many requests are being received", retry_after_ms=1000)
+        else:
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        """Answer the request, or let it wait for those before it."""
+        if self._refused or self._request is None:
+            return
+        request, self._request = self._request, None
+        request.body, self._chunks = b"".join(self._chunks), []
+        self._held = 0  # the request's own from here on
+        request.keep_alive = self._parser.should_keep_alive() and not self._front.closing
+        request.arrived = self._since = time.perf_counter()
+        self._phase = "idle"
+        self._ahead.append(request)
+        if len(self._ahead) >= _AHEAD and self._transport is not None and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._next()
+
+    # -- answers
+
+    def respond(self, request: Request, status: int, body: bytes, extra: bytes, kind: bytes) -> None:
+        """Write an answer, and go on with what was sent after it. An answer to a request not yet whole ends all."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        whole = request is self._answering
+        if not whole and self._answering is not None:
+            # the answer to an earlier request comes first; this one is refused by the end of the connection
+            self._refused = True
+            return
+        last = not whole or not request.keep_alive or self._front.closing or self._refused
+        head = (_STATUS[status] + b"content-type: " + kind + b"\r\ncontent-length: " + str(len(body)).encode() + b"\r\n"
+                + self._front.date + extra + (b"connection: close\r\n\r\n" if last else b"\r\n"))
+        transport.write(head if request.method == "HEAD" else head + body)
+        if whole:
+            self._front.bodies -= len(request.body)
+            self._answering = None
+        self._since = time.perf_counter()
+        if last:
+            self._end(transport, linger=not whole or self._refused)
+        elif self._ahead:
+            asyncio.get_running_loop().call_soon(self._next)
+        elif self._paused:
+            self._paused = False
+            transport.resume_reading()
+
+    def _next(self) -> None:
+        if self._answering is not None or not self._ahead or self._stalled is not None or self._transport is None:
+            return
+        request = self._answering = self._ahead.popleft()
+        try:
+            self._front.app.request(request)
+        except Exception:  # the border of the server: one request's fault is not another's
+            _log.exception("a request could not be answered")
+            self._front.app.malformed(request, 500, "internal", "this request met a fault of the server")
+
+    def _end(self, transport: asyncio.Transport, *, linger: bool) -> None:
+        self._refused = True
+        if linger and transport.can_write_eof():
+            self._phase, self._since = "linger", time.perf_counter()
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def _refuse_headers(self) -> None:
+        self._refuse(431, "headers_too_large",
+                     f"more than {self._settings.header_bytes} bytes or {_HEADERS} lines of headers")
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, "body_too_large", f"more than {self._settings.body_bytes} bytes of body")
+
+    def _refuse(self, status: int, code: str, message: str, retry_after_ms: float = 0) -> None:
+        """Answer what is wrong and end the connection."""
+        if self._refused:
+            return
+        request = self._request or Request(self, "", self._url.partition(b"?")[0].decode("latin-1"), self._headers)
+        self._front.app.malformed(request, status, code, message, retry_after_ms)
+        self._refused = True
+
+    # -- time
+
+    def over_time(self, now: float) -> bool:
+        """Return whether the client has had its time."""
+        settings = self._settings
+        if self._stalled is not None:
+            return now - self._stalled > settings.body_s
+        if self._phase == "idle" and (self._answering is not None or self._ahead):
+            return False
+        limits = {"new": settings.header_s, "headers": settings.header_s, "body": settings.body_s,
+                  "idle": settings.idle_s, "linger": _LINGER_S}
+        return now - self._since > limits[self._phase]
+
+    def time_out(self) -> None:
+        """End the connection, with a word where there is a request to answer."""
+        if self._transport is None:
+            return
+        if self._stalled is None and self._phase in ("headers", "body") and not self._refused:
+            self._refuse(408, "too_slow", "the request did not arrive in time")
+        else:
+            self._transport.abort()
+
+    def end_if_idle(self) -> None:
+        """Close the connection when it waits for nothing."""
+        if self._answering is None and not self._ahead and self._phase == "idle" and self._transport is not None:
+            self._refused = True
+            self._transport.close()

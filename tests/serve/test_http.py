@@ -1,0 +1,160 @@
+"""What comes over the wire is answered in order, or refused at the border; nobody holds a connection by being slow."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from plimsoll.testing.server import Reply, Running, everything, settings_of, until, write_artifact
+
+BODY = b'{"texts": ["w1 music"]}'
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\n"
+WHOLE = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+LAST = HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+@contextmanager
+def connected(running: Running) -> Iterator[socket.socket]:
+    with closing(socket.create_connection(running.address, timeout=5)) as s:
+        yield s
+
+
+def statuses(data: bytes) -> list[int]:
+    return [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
+
+
+def test_a_connection_is_kept_and_its_requests_are_answered_in_order(served: Running) -> None:
+    asked = [json.dumps({"texts": [f"w1 {word}"]}).encode() for word in ("music", "light", "weather")]
+    stream = b"".join(HEAD + b"content-length: %d\r\n\r\n" % len(b) + b for b in asked[:2])
+    stream += HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(asked[2]) + asked[2]
+    answers = served.raw(stream)
+    assert statuses(answers) == [200, 200, 200]
+    assert [answers.index(word) for word in (b"music", b"light", b"weather")] == sorted(
+        answers.index(word) for word in (b"music", b"light", b"weather"))
+
+
+def test_many_requests_sent_at_once_are_all_answered(served: Running) -> None:
+    assert statuses(served.raw(WHOLE * 50 + LAST)) == [200] * 51
+
+
+def test_a_request_may_come_byte_by_byte(served: Running) -> None:
+    with connected(served) as s:
+        for byte in LAST:
+            s.sendall(bytes([byte]))
+        assert statuses(everything(s)) == [200]
+
+
+def test_a_body_in_chunks_is_put_together(served: Running) -> None:
+    half = len(BODY) // 2
+    chunks = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (half, BODY[:half], len(BODY) - half, BODY[half:])
+    reply = Reply(served.raw(HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n" + chunks))
+    assert reply.json["predictions"][0]["label"] == "music"
+
+
+def test_who_asks_first_is_told_to_go_on(served: Running) -> None:
+    with connected(served) as s:
+        s.sendall(HEAD + b"expect: 100-continue\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(BODY))
+        assert s.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        s.sendall(BODY)
+        assert statuses(everything(s)) == [200]
+
+
+def test_a_head_request_gets_the_headers_of_a_get(served: Running) -> None:
+    reply = Reply(served.raw(b"HEAD /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+    assert (reply.status, reply.body) == (200, b"")
+    assert int(reply.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(("sent", "status"), [
+    (b"nonsense\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
+    (HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\nabcde", 400),
+    (HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (HEAD + b"transfer-encoding: chunked\r\n\r\nxyz\r\n", 400),
+    (HEAD + b"content-length: 20001\r\n\r\n", 413),
+    (HEAD + b"transfer-encoding: chunked\r\n\r\n4e21\r\n" + b"x" * 20_001, 413),
+    (HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"1;%s\r\nx\r\n" % (b"e" * 2000) * 600, 413),
+    (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 70 + b"\r\n", 431),
+    (b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"b" * 5000 + b"\r\n\r\n", 431),
+    (b"GET /" + b"a" * 9000, 431),
+    (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", 501),
+])
+def test_what_is_wrong_on_the_wire_is_refused_and_the_connection_ends(
+    served: Running, sent: bytes, status: int
+) -> None:
+    reply = Reply(served.raw(sent))
+    assert reply.status == status
+    assert reply.headers["connection"] == "close"
+    assert reply.json["error"]["message"]
+
+
+def test_a_large_body_is_refused_before_it_is_sent_and_the_sender_sees_why(served: Running) -> None:
+    with connected(served) as s:
+        s.sendall(HEAD + b"content-length: 10000000\r\n\r\n")
+        for _ in range(20):  # goes on sending, as clients do, and is not cut off before it has read the answer
+            s.sendall(b"x" * 10_000)
+        assert Reply(everything(s)).status == 413
+    assert served.do(lambda: served.server._front.bodies) == 0
+
+
+def test_a_client_that_dribbles_its_headers_or_its_body_is_cut_off(served: Running) -> None:
+    began = time.monotonic()
+    for start in (b"POST /pre", HEAD + b"content-length: 100\r\n\r\nabc"):
+        with connected(served) as s:
+            s.sendall(start)
+            found = b""
+            for _ in range(40):
+                try:
+                    s.sendall(b"a")
+                    s.settimeout(0.05)
+                    found += s.recv(1000)
+                    if found:
+                        break
+                except TimeoutError:
+                    continue
+            assert Reply(found).status == 408
+    assert time.monotonic() - began < 4
+
+
+def test_a_client_that_never_speaks_is_cut_off(served: Running) -> None:
+    with connected(served) as s:
+        assert everything(s) == b""
+    assert served.do(lambda: len(served.server._front.connections)) == 0
+
+
+def test_a_client_that_goes_away_takes_its_work_with_it(tmp_path: Path, artifact: Path) -> None:
+    write_artifact(tmp_path / "slow" / "artifact", speed="slow", delay_ms=30)
+    with Running(settings_of(tmp_path / "slow", deadline_ms=60_000, threads=1)) as running:
+        engine = running.server.engine
+        assert engine is not None
+        with connected(running) as s:
+            body = json.dumps({"texts": ["w1 music"] * 60}).encode()
+            s.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+            until(lambda: running.do(lambda: len(engine.queue)) > 20)
+        until(lambda: running.do(lambda: len(engine.queue)) == 0)
+        assert running.server.metrics.dropped == 1
+        assert running.ask("POST", "/predict", {"texts": ["light"]}).status == 200
+
+
+def test_more_clients_than_there_is_room_for_are_turned_away(artifact: Path) -> None:
+    with Running(settings_of(artifact, connections=2)) as running, connected(running), connected(running):
+        until(lambda: running.do(lambda: len(running.server._front.connections)) == 2)
+        with connected(running) as third:
+            assert everything(third) == b""
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(junk=st.binary(min_size=1, max_size=300), at=st.integers(0, len(LAST)))
+def test_bytes_that_make_no_sense_never_break_the_server(served: Running, junk: bytes, at: int) -> None:
+    found = served.raw(LAST[:at] + junk + LAST[at:], wait_s=0.05)
+    assert all(status in (200, 400, 404, 405, 408, 413, 431, 501) for status in statuses(found))
+    assert statuses(served.raw(LAST)) == [200]
+
