@@ -6,6 +6,8 @@ machine then has, and it waits to the microsecond where asyncio's timers go by m
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import select
 import selectors
 import socket
@@ -34,7 +36,7 @@ Ended = Callable[[int, int, float, Answer | None], None]
 class _Line:
     """One connection: `index` is the number of the request it carries, -1 for none."""
 
-    __slots__ = ("began", "buffer", "events", "index", "open", "rest", "shaking", "sock")
+    __slots__ = ("began", "buffer", "events", "index", "open", "rest", "sock")
 
     def __init__(self) -> None:
         self.sock: Any = None
@@ -43,8 +45,6 @@ class _Line:
         self.rest = b""
         """Of the request, what is still to be written."""
         self.open = False
-        self.shaking = False
-        """Whether it is in the middle of TLS's handshake."""
         self.began = 0.0
         self.events = 0
 
@@ -126,10 +126,8 @@ class Lines:
 
     def wake(self) -> None:
         """End a `turn` that waits in another thread."""
-        try:
+        with contextlib.suppress(BlockingIOError):  # it was rung so often that nobody can miss it
             self._bell.send(b"!")
-        except BlockingIOError:
-            pass  # it was rung so often that nobody can miss it
 
     def expire(self, now: float) -> None:
         """Give up every request that has no answer in time, and close its connection."""
@@ -171,17 +169,11 @@ class Lines:
     def _reopen(self, line: _Line, index: int, payload: bytes) -> None:
         line.index, line.rest = index, payload
         line.began = self.book.sent[index] = clock()
-        try:
-            line.sock = socket.socket(self._family, socket.SOCK_STREAM)
-            self._settle(line)
-            line.sock.connect_ex(self._address)
-            if self._tls is not None:
-                line.sock = self._tls.wrap_socket(line.sock, server_hostname=self._service.host,
-                                                  do_handshake_on_connect=False)
-        except OSError:
+        line.sock = socket.socket(self._family, socket.SOCK_STREAM)
+        self._settle(line)
+        if line.sock.connect_ex(self._address) not in (0, errno.EINPROGRESS):
             self._lose(line, UNREACHABLE)
             return
-        line.open, line.shaking = False, self._tls is not None
         self._watch(line, _READ | _WRITE)
 
     def _happened(self, line: _Line, events: int) -> None:
@@ -198,8 +190,11 @@ class Lines:
         if line.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._lose(line, UNREACHABLE)
             return
-        if line.shaking:
+        if self._tls is not None:
             try:
+                if not isinstance(line.sock, ssl.SSLSocket):  # only what is connected can be wrapped
+                    line.sock = self._tls.wrap_socket(line.sock, server_hostname=self._service.host,
+                                                      do_handshake_on_connect=False)
                 line.sock.do_handshake()
             except ssl.SSLWantReadError:
                 self._watch(line, _READ)
@@ -210,7 +205,6 @@ class Lines:
             except OSError:
                 self._lose(line, UNREACHABLE)
                 return
-            line.shaking = False
             self._watch(line, _READ | _WRITE)
         line.open = True
 

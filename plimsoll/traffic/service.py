@@ -138,7 +138,7 @@ def key_of(file: Path | None) -> str:
         try:
             key = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
-            raise UserError(f"cannot read an API key from {file}", "name a text file that holds the key alone") from None
+            raise UserError(f"cannot read an API key from {file}", "name a text file with the key in it") from None
         if not key:
             raise UserError(f"{file} is empty", "write the API key into it")
     if not all("!" <= sign <= "~" for sign in key):
