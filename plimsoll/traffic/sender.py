@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,9 @@ def apart(sending: Sending, times: Times, processes: int, logs: Path) -> Outcome
                     "timeout_s": sending.timeout_s,
                     "requests": [r.decode("latin-1") for r in _share(sending.requests, i, processes)]})
             start = clock() + _UNTIL_ALL_START_S
-            found = _all([_call(child, Path(folder), i, times[i::processes], start)
-                          for i, child in enumerate(children)])
+            calls = [_call(child, Path(folder), i, times[i::processes], start) for i, child in enumerate(children)]
+            with ThreadPoolExecutor(processes) as waiting:
+                found = list(waiting.map(lambda call: call(), calls))
         finally:
             for child in children:
                 child.close()
@@ -108,27 +109,6 @@ def _call(child: Child, folder: Path, number: int, times: Times, start: float) -
         return Outcomes(*found, kept, tuple((when, name) for when, name in told["versions"]))
 
     return call
-
-
-def _all(calls: Sequence[Callable[[], Outcomes]]) -> list[Outcomes]:
-    """Return what calls that wait for processes give, made at the same time; raises what the first of them raised."""
-    found: list[Outcomes | None] = [None] * len(calls)
-    broken: list[BaseException] = []
-
-    def one(i: int) -> None:
-        try:
-            found[i] = calls[i]()
-        except Exception as e:  # passed on below, in the thread that asked
-            broken.append(e)
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if broken:
-        raise broken[0]
-    return [outcome for outcome in found if outcome is not None]
 
 
 def main() -> None:
