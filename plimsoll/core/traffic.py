@@ -105,6 +105,8 @@ class Load(Record):
     """Of these, those within the limit."""
     lag_ms: dict[str, float] = Field(default_factory=dict[str, float])
     """p50, p99 and max of how late the client got to requests."""
+    client_cores: float | None = None
+    """Processor time that the client took, in cores; None where several processes sent."""
     waited_share: float = 0.0
     """Share of requests that were due while every connection was busy."""
     versions: tuple[str, ...] = ()

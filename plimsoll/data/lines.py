@@ -26,7 +26,9 @@ def texts(stream: BinaryIO, source: str = "stdin") -> Iterator[str]:
                 f"{source}, line {number}: not UTF-8 (byte {e.start} of the line)", "convert it with iconv"
             ) from None
         except json.JSONDecodeError as e:
-            raise DataError(f"{source}, line {number}: not JSON ({e.msg})", 'write one {"text": "..."} per line') from None
+            raise DataError(
+                f"{source}, line {number}: not JSON ({e.msg})", 'write one {"text": "..."} per line'
+            ) from None
         words = row.get("tokens") if isinstance(row, dict) else None
         if isinstance(words, list) and "text" not in row:
             if odd := [word for word in words if not isinstance(word, str) or word.split() != [word]]:

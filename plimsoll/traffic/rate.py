@@ -1,0 +1,158 @@
+"""The highest rate that holds a p99: rates are tried until one holds and one just above it does not."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from plimsoll.bench.sequential import CONFIDENCE, Decided, decide, design_effect
+from plimsoll.bench.trend import trend
+from plimsoll.core.parts import Event
+from plimsoll.core.traffic import Highest, Load, Outcome, Step
+from plimsoll.traffic.book import Book
+from plimsoll.traffic.weigh import P99
+
+_PROBED = 0.7
+"""Share of the rate that the service answers when it always has something to do, to begin with."""
+_STRIDE = 1.5
+_PRECISION = 1.05
+"""Ratio of broken to held at which the search ends: closer than that, the machine's own drift decides."""
+_MOST_STEPS = 16
+_LOWEST_PER_S = 0.5
+_BLOCK_S = 0.5
+_LEAST_S = 4.0
+"""Before it nothing is decided: eight blocks are needed to see whether lateness comes in clusters, or rises."""
+_BETWEEN_S = 0.5
+
+Try = Callable[[float, "Watch"], Load]
+"""Puts a service under a rate, ends early when the watch says so, and returns what it did with its checks."""
+
+
+@dataclass
+class Watch:
+    """Looks at a run while it goes on, and says when it has seen enough; for one run."""
+
+    limit_s: float
+    skip_s: float
+    """Warm-up, which does not count."""
+    decided: Decided | None = None
+    _at: int = 0
+    _start: float = math.nan
+    _late: list[int] = field(default_factory=list[int])
+    _total: list[int] = field(default_factory=list[int])
+    _times: list[list[float]] = field(default_factory=list[list[float]])
+
+    def __call__(self, book: Book, now: float) -> bool:
+        """Return whether what is known by now decides it.
+
+        A request is counted when it has been due for as long as the limit: then it is on time or late, and a slow one
+        cannot hide by not being answered yet.
+        """
+        if math.isnan(self._start) and book.due:
+            self._start = book.due[0]
+        while self._at < len(book.due) and book.due[self._at] < now - self.limit_s:
+            self._count(book, self._at)
+            self._at += 1
+        if len(self._total) * _BLOCK_S < _LEAST_S:
+            return False
+        late, total = sum(self._late), sum(self._total)
+        alike = design_effect(self._late, self._total)
+        found = decide((total - late) / alike, late / alike, P99)
+        if found == "held" and self._rising():
+            return False
+        self.decided = found
+        return found is not None
+
+    def _count(self, book: Book, index: int) -> None:
+        block = int((book.due[index] - self._start - self.skip_s) / _BLOCK_S)
+        if book.due[index] - self._start < self.skip_s:
+            return
+        while len(self._total) <= block:
+            self._late.append(0)
+            self._total.append(0)
+            self._times.append([])
+        took = book.done[index] - book.due[index]
+        on_time = book.status[index] == 200 and took <= self.limit_s
+        self._total[block] += 1
+        self._late[block] += not on_time
+        if book.status[index] == 200:
+            self._times[block].append(took)
+
+    def _rising(self) -> bool:
+        medians = [float(np.median(times)) for times in self._times if times]
+        if len(medians) < 2:
+            return False
+        found = trend(medians)
+        return found.slope > 0 and found.p <= 0.01 and found.change > 0.1
+
+
+def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, report: Callable[[Event], None]
+            ) -> Highest:
+    """Return the highest rate at which 99 of 100 requests are answered within the limit.
+
+    From `begin_per_s` on, rates are raised or lowered by half until one held and a higher one did not; then halved by
+    ratio until the two are within 5 %. Each step ends as soon as it is decided. A step that stays undecided counts as
+    not held for where to look next, and is named as what it is.
+    """
+    steps: list[Step] = []
+
+    def step(rate_per_s: float) -> Outcome:
+        watch = Watch(limit_ms / 1e3, warm_up_s)
+        load = try_(rate_per_s, watch)
+        outcome, why = judged(load, watch.decided)
+        steps.append(Step(rate_per_s=rate_per_s, outcome=outcome, why=why, load=load))
+        report({"stage": "rate", "note": f"{rate_per_s:,.1f} requests/s: {outcome}, {why}"})
+        time.sleep(_BETWEEN_S)
+        return outcome
+
+    held, not_held, rate = 0.0, math.inf, begin_per_s
+    while len(steps) < _MOST_STEPS and rate >= _LOWEST_PER_S:
+        if step(rate) == "held":
+            held = rate
+        else:
+            not_held = rate
+        if held and not_held / held <= _PRECISION:
+            break
+        rate = (math.sqrt(held * not_held) if held and math.isfinite(not_held) else
+                held * _STRIDE if held else not_held / _STRIDE)
+    return _found(limit_ms, steps)
+
+
+def probed(answered_per_s: float) -> float:
+    """Return the rate to begin with, from what a service answers when it always has something to do."""
+    return max(1.0, _PROBED * answered_per_s)
+
+
+def judged(load: Load, decided: Decided | None) -> tuple[Outcome, str]:
+    """Return what a step shows, and why in words."""
+    late, n = load.late or 0, load.requests
+    share = f"{late:,} of {n:,} late ({late / max(n, 1):.2%}"
+    share += f", {load.refused:,} of them refused)" if load.refused else ")"
+    unfit = [check for check in load.checks if check.name in ("client", "rate", "connections") and not check.holds]
+    if unfit and decided != "held":
+        return "inconclusive", f"{share}, but {unfit[0].says}"
+    if decided is None:
+        return "inconclusive", f"{share}, which shows neither in {load.seconds:.1f} s"
+    return decided, f"{share} in {load.seconds:.1f} s"
+
+
+def _found(limit_ms: float, steps: list[Step]) -> Highest:
+    held = max((s.rate_per_s for s in steps if s.outcome == "held"), default=None)
+    broken = min((s.rate_per_s for s in steps if s.outcome == "broken" and s.rate_per_s > (held or 0.0)), default=None)
+    between = tuple(sorted(s.rate_per_s for s in steps if s.outcome == "inconclusive" and (held or 0.0) < s.rate_per_s
+                           < (broken or math.inf)))
+    if held is None:
+        why = f"no rate that was tried is shown to hold p99 <= {limit_ms:g} ms"
+        why += f"; the lowest, {min(s.rate_per_s for s in steps):,.1f} requests/s, does not" if broken else ""
+    else:
+        why = f"p99 <= {limit_ms:g} ms holds at {held:,.1f} requests/s"
+        why += f" and breaks at {broken:,.1f}" if broken is not None else ", and no higher rate is shown to break it"
+    if between:
+        why += f"; between them {', '.join(f'{rate:,.1f}' for rate in between)} stayed undecided"
+    return Highest(limit_ms=limit_ms, held_per_s=held, broken_per_s=broken, inconclusive_per_s=between,
+                   confidence=CONFIDENCE, together=max(0.0, 1 - len(steps) * (1 - CONFIDENCE)), steps=tuple(steps),
+                   why=why)
