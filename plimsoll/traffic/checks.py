@@ -60,8 +60,8 @@ def _client(load: Load, asked: Asked) -> Check:
 
 def _connections(load: Load, asked: Asked) -> Check:
     return Check(name="connections", holds=load.waited_share <= _MAY_WAIT, says=(
-        f"{load.waited_share:.2%} of the requests were due while all {asked.connections} connections were busy, so that "
-        f"the service saw {asked.connections} at once at most; they were timed from when they were due all the same"))
+        f"{load.waited_share:.2%} of the requests were due while all {asked.connections} connections were busy: the "
+        f"service saw {asked.connections} at once at most, though all were timed from when they were due"))
 
 
 def _rate(load: Load) -> Check:

@@ -132,7 +132,7 @@ def judged(load: Load, decided: Decided | None) -> tuple[Outcome, str]:
     late, n = load.late or 0, load.requests
     share = f"{late:,} of {n:,} late ({late / max(n, 1):.2%}"
     share += f", {load.refused:,} of them refused)" if load.refused else ")"
-    unfit = [check for check in load.checks if check.name in ("client", "rate", "connections") and not check.holds]
+    unfit = [check for check in load.checks if check.name in ("client", "rate") and not check.holds]
     if unfit and decided != "held":
         return "inconclusive", f"{share}, but {unfit[0].says}"
     if decided is None:
