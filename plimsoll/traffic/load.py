@@ -29,8 +29,6 @@ Report = Callable[[Event], None]
 _CONNECTIONS: dict[Scenario, int] = {"single-stream": 1, "server": 256, "offline": 32}
 _MOST_CONNECTIONS = 10_000
 _PROBE_S = 2.0
-_TRIED = 30
-"""Requests one after the other, to see how fast they can be answered."""
 _HERE = ("localhost", "127.", "::1")
 
 
@@ -91,7 +89,7 @@ class Question:
     @property
     def wires(self) -> int:
         """Connections that are opened."""
-        return self.connections or _CONNECTIONS[self.scenario]
+        return _CONNECTIONS[self.scenario] if self.connections is None else self.connections
 
 
 def load(question: Question, report: Report = lambda event: None, logs: Path | None = None) -> TrafficReport:
@@ -219,8 +217,10 @@ class _Job:
                 run = sender.closed(q.wires, _PROBE_S)
                 return max(1.0, q.rows * int(run.accepted.sum()) / _PROBE_S)
             run = sender.closed(1, _PROBE_S)
-            # it draws as many queries as fit into its time at this rate, and ends early when they run out
-            return 2e3 / max(1e-3, float(np.quantile(run.latency_ms[run.accepted][:_TRIED], 0.1)))
+        if not run.accepted.any():
+            raise UserError(f"{q.url} accepted none of {run.due.size} requests", "see what it logs")
+        # it draws as many queries as fit into its time at this rate, and ends early when they run out
+        return 2e3 / max(1e-3, float(np.quantile(run.latency_ms[run.accepted], 0.1)))
 
     def _weighed(self, run: Outcomes, window: Window, before: dict[str, float] | None, rate_per_s: float | None,
                  client_cores: float | None) -> Load:
@@ -258,7 +258,7 @@ def _verdict(asked: Asked, found: Load | None, highest: Highest | None, generate
     if generated is not None:
         said = f"LoadGen says {generated.result}"
         if generated.failed:
-            return f"{said}, but {generated.failed:,} of its queries were refused or failed, which it cannot know", False
+            return f"{said}, but cannot know that {generated.failed:,} of its queries were refused or failed", False
         return said, generated.result == "VALID"
     broken = [check for check in found.checks if not check.holds]
     p99 = found.latency_ms.get("p99")
