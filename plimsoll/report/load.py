@@ -91,8 +91,8 @@ def _asked(asked: Asked) -> list[list[str]]:
     how = {"single-stream": "one request at a time", "offline": f"{asked.connections} requests in flight",
            "server": f"arrivals of {asked.trace}" if asked.trace else "a Poisson stream"}[asked.scenario]
     rate = "" if asked.rate_per_s is None else f" at {asked.rate_per_s:,.1f} requests/s"
-    length = "" if not asked.characters else " of {p5:,.0f} / {p50:,.0f} / {p95:,.0f} characters (p5 / p50 / p95)".format(
-        **asked.characters)
+    quantiles = " / ".join(f"{n:,.0f}" for n in asked.characters.values())
+    length = f" of {quantiles} characters ({' / '.join(asked.characters)})" if asked.characters else ""
     rows = [
         ["service", asked.url],
         ["arrivals", f"{asked.scenario}: {how}{rate}, for {asked.seconds:g} s after {asked.warm_up_s:g} s to warm up"],
