@@ -14,12 +14,10 @@ from typing import Any
 
 import pytest
 
-TEXTS = tuple(f"text number {i}" for i in range(20))
-
 
 @dataclass(frozen=True)
 class Says:
-    """What the fake does with one request."""
+    """What the fake does with one request; tests give these as a dictionary."""
 
     status: int = 200
     wait_s: float = 0.0
@@ -35,8 +33,8 @@ class Says:
     timing: str = "queue;dur=0.25, compute;dur=1.5"
 
 
-Behaviour = Callable[[int, dict[str, Any]], Says]
-"""Given the number of the request, from 0, and its JSON."""
+Behaviour = Callable[[int, dict[str, Any]], dict[str, Any]]
+"""Given the number of the request, from 0, and its JSON; returns fields of `Says`."""
 
 
 @dataclass
@@ -113,7 +111,7 @@ class Fake:
             await writer.drain()
             return True
         body = json.loads(await reader.readexactly(int(headers["content-length"])))
-        says = self.behave(len(self.bodies), body)
+        says = Says(**self.behave(len(self.bodies), body))
         self.bodies.append(body)
         self.headers.append(headers | {"first": first})
         self.in_flight += 1
@@ -146,17 +144,14 @@ def _answer(says: Says, asked: dict[str, Any]) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-Start = Callable[..., Fake]
-
-
 @pytest.fixture
-def fake() -> Iterator[Start]:
-    """Start fake services; all end with the test."""
+def fake() -> Iterator[Callable[..., Fake]]:
+    """Start fake services: `fake(status=429)`, or `fake(lambda number, body: {...})`; all end with the test."""
     running: list[Fake] = []
 
-    def start(behave: Behaviour | Says | None = None, **more: Any) -> Fake:
-        says = behave if isinstance(behave, Says) else Says()
-        one = Fake(behave if callable(behave) else lambda number, body: says, **more)
+    def start(behave: Behaviour | None = None, *, tls: ssl.SSLContext | None = None, metrics: str | None = None,
+              **says: Any) -> Fake:
+        one = Fake(behave or (lambda number, body: says), tls=tls, metrics=metrics)
         running.append(one)
         one.start()
         return one
@@ -170,5 +165,5 @@ def fake() -> Iterator[Start]:
 def texts_file(tmp_path: Path) -> Path:
     """A jsonl file of texts."""
     file = tmp_path / "texts.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    file.write_text("".join(json.dumps({"text": f"text number {i}"}) + "\n" for i in range(20)))
     return file

@@ -50,7 +50,7 @@ def test_a_service_that_closes_is_believed(head: bytes) -> None:
     b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000,
 ])
 def test_what_is_no_answer_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="answer|length|int"):
+    with pytest.raises(ValueError, match=r"answer|length|int"):
         wire.take(data)
 
 
