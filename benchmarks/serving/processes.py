@@ -30,15 +30,14 @@ def free_port() -> int:
 class Running:
     """A started service. Use as a context manager: it ends with all processes it started."""
 
-    def __init__(self, name: str, command: Sequence[str], port: int, log: Path, environment: dict[str, str] | None = None
-                 ) -> None:
+    def __init__(self, name: str, command: Sequence[str], port: int, log: Path, environment: dict[str, str]) -> None:
         self.name, self.port, self.log = name, port, log
         self.service = Service.at(f"http://127.0.0.1:{port}")
         log.parent.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         with log.open("ab") as sink:
             self._process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-                                             env={**os.environ, **(environment or {})}, start_new_session=True)
+                                             env={**os.environ, **environment}, start_new_session=True)
         try:
             self._wait()
         except BaseException:

@@ -5,6 +5,7 @@
 
 import os
 import sys
+from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,7 +16,15 @@ from plimsoll.core import artifact
 WAYS = ("1", "2")
 """Worker processes."""
 
-app = FastAPI()
+
+@asynccontextmanager
+async def opened(app):
+    with artifact.load(os.environ["ARTIFACT"]) as predictor:
+        app.state.predictor = predictor
+        yield
+
+
+app = FastAPI(lifespan=opened)
 
 
 class Request(BaseModel):
@@ -24,11 +33,6 @@ class Request(BaseModel):
 
 class Response(BaseModel):
     predictions: list[dict]
-
-
-@app.on_event("startup")
-def startup():
-    app.state.predictor = artifact.load(os.environ["ARTIFACT"])
 
 
 # a plain function: FastAPI runs it in a thread, so that a computing model does not stop the loop
