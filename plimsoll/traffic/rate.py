@@ -14,6 +14,7 @@ from plimsoll.bench.trend import trend
 from plimsoll.core.parts import Event
 from plimsoll.core.traffic import Highest, Load, Outcome, Step
 from plimsoll.traffic.book import Book
+from plimsoll.traffic.checks import rising
 from plimsoll.traffic.weigh import P99
 
 _PROBED = 0.7
@@ -94,8 +95,8 @@ def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, re
             ) -> Highest:
     """Return the highest rate at which 99 of 100 requests are answered within the limit.
 
-    From `begin_per_s` on, rates are raised or lowered by half until one held and a higher one did not; then halved by
-    ratio until the two are within 5 %. Each step ends as soon as it is decided. A step that stays undecided counts as
+    From `begin_per_s` on, rates are raised or lowered, by half at first and then in longer strides, until one held and
+    a higher one did not; then the gap is halved, by ratio, until the two are within 5 %. Each step ends as soon as it is decided. A step that stays undecided counts as
     not held for where to look next, and is named as what it is.
     """
     steps: list[Step] = []
@@ -103,13 +104,13 @@ def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, re
     def step(rate_per_s: float) -> Outcome:
         watch = Watch(limit_ms / 1e3, warm_up_s)
         load = try_(rate_per_s, watch)
-        outcome, why = judged(load, watch.decided)
+        outcome, why = judged(load, watch.decided or _in_the_end(load))
         steps.append(Step(rate_per_s=rate_per_s, outcome=outcome, why=why, load=load))
         report({"stage": "rate", "note": f"{rate_per_s:,.1f} requests/s: {outcome}, {why}"})
         time.sleep(_BETWEEN_S)
         return outcome
 
-    held, not_held, rate = 0.0, math.inf, begin_per_s
+    held, not_held, rate, stride = 0.0, math.inf, begin_per_s, _STRIDE
     while len(steps) < _MOST_STEPS and rate >= _LOWEST_PER_S:
         if step(rate) == "held":
             held = rate
@@ -117,8 +118,11 @@ def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, re
             not_held = rate
         if held and not_held / held <= _PRECISION:
             break
-        rate = (math.sqrt(held * not_held) if held and math.isfinite(not_held) else
-                held * _STRIDE if held else not_held / _STRIDE)
+        if held and math.isfinite(not_held):
+            rate = math.sqrt(held * not_held)
+        else:
+            rate = held * stride if held else not_held / stride
+            stride *= _STRIDE
     return _found(limit_ms, steps)
 
 
@@ -138,6 +142,13 @@ def judged(load: Load, decided: Decided | None) -> tuple[Outcome, str]:
     if decided is None:
         return "inconclusive", f"{share}, which shows neither in {load.seconds:.1f} s"
     return decided, f"{share} in {load.seconds:.1f} s"
+
+
+def _in_the_end(load: Load) -> Decided | None:
+    """Return what a whole step shows, the last requests of which no look could count any more."""
+    late = (load.late or 0) / load.clustering
+    found = decide(load.requests / load.clustering - late, late, P99)
+    return None if found == "held" and rising(load) else found
 
 
 def _found(limit_ms: float, steps: list[Step]) -> Highest:

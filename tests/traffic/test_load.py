@@ -19,7 +19,7 @@ Fakes = Callable[..., Any]
 
 
 def question(url: str, **changes: Any) -> Question:
-    given: dict[str, Any] = {"rate_per_s": 300.0, "seconds": 2.0, "warm_up_s": 0.2, "connections": 16} | changes
+    given: dict[str, Any] = {"rate_per_s": 600.0, "seconds": 1.0, "warm_up_s": 0.2, "connections": 16} | changes
     return Question(url, TEXTS, **given)
 
 
@@ -37,13 +37,14 @@ def test_a_service_that_answers_is_measured(fake: Fakes) -> None:
     assert found.load.holds is True
     assert found.load.versions == ("v1",)
     assert set(found.load.stages_ms) == {"queue", "compute"}
-    assert {name for name, holds in checks(found).items() if not holds} <= {"steady", "client", "rate"}  # busy machines
+    # the others say how busy this machine is
+    assert all(checks(found)[name] for name in ("samples", "service", "answers"))
     assert TrafficReport.model_validate_json(found.to_json()) == found
 
 
 def test_a_service_that_refuses_half_does_not_hold_its_limit(fake: Fakes) -> None:
     service = fake(lambda number, body: {"status": 429 if number % 2 else 200})
-    found = load(question(service.url, p99_ms=1000.0, rate_per_s=600.0))
+    found = load(question(service.url, p99_ms=1000.0))
     assert found.load is not None
     assert found.load.refused > 100
     assert found.load.holds is False
@@ -51,7 +52,7 @@ def test_a_service_that_refuses_half_does_not_hold_its_limit(fake: Fakes) -> Non
 
 
 def test_a_swap_under_way_is_no_measurement_of_either(fake: Fakes) -> None:
-    service = fake(lambda number, body: {"version": "a" if number < 300 else "b"})
+    service = fake(lambda number, body: {"version": "a" if number < 400 else "b"})
     found = load(question(service.url))
     assert checks(found)["service"] is False
     assert not found.stands
@@ -73,7 +74,7 @@ def test_a_trace_is_replayed_at_its_rate(fake: Fakes, tmp_path: Path) -> None:
     found = load(question(fake().url, trace=tmp_path / "trace.csv"))
     assert found.load is not None
     assert found.asked.trace == "trace.csv"
-    assert any("The trace ends after 1.0 s" in note for note in found.notes)
+    assert any("The trace ends after 0.5 s" in note for note in found.notes)
 
 
 def test_several_processes_share_the_arrivals(fake: Fakes, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_the_highest_rate_is_searched_for(fake: Fakes, monkeypatch: pytest.Monke
     found = load(question(service.url, rate_per_s=1000.0, find_rate=True, p99_ms=2000.0, warm_up_s=0.0), told.append)
     assert found.load is None
     assert found.highest is not None
-    assert [s.rate_per_s for s in found.highest.steps] == [1000.0, 1500.0, 2250.0][: len(found.highest.steps)]
+    assert [s.rate_per_s for s in found.highest.steps] == [1000.0, 1500.0, 3375.0][: len(found.highest.steps)]
     assert found.highest.steps[0].outcome == "held"
     assert found.stands
     assert sum("requests/s: held" in event.get("note", "") for event in told) >= 1

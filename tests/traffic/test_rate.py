@@ -27,7 +27,7 @@ def load(**changes: Any) -> Load:
 def service(decides: Callable[[float], Decided | None]) -> rate.Try:
     def try_(rate_per_s: float, watch: Watch) -> Load:
         watch.decided = decides(rate_per_s)
-        return load(rate_per_s=rate_per_s)
+        return load(rate_per_s=rate_per_s, late=9)  # of 1,000, which shows nothing by itself
 
     return try_
 
@@ -79,6 +79,16 @@ def test_a_client_that_could_not_keep_up_breaks_nothing() -> None:
     assert judged(unfit, "held")[0] == "held"
 
 
+def test_the_end_of_a_step_decides_where_no_look_could() -> None:
+    def try_(rate_per_s: float, watch: Watch) -> Load:
+        return load(late=0 if rate_per_s <= 50 else 900)
+
+    found = highest(try_, 20.0, 1.0, 60.0, lambda event: None)
+    assert found.held_per_s is not None
+    assert found.broken_per_s is not None
+    assert found.held_per_s <= 50 < found.broken_per_s
+
+
 def looked(latencies: list[float | None], every_s: float, limit_s: float = 0.02) -> Watch:
     """Return a watch that looked at a run of these latencies, None for not yet answered, every quarter second."""
     book = Book()
@@ -99,8 +109,8 @@ def test_on_time_for_long_enough_is_held() -> None:
 
 
 def test_late_or_never_answered_is_broken() -> None:
-    assert looked([0.005] * 900 + [0.05] * 900, 0.005).decided == "broken"
-    assert looked([0.005] * 900 + [None] * 900, 0.005).decided == "broken"
+    assert looked([0.005] * 300 + [0.05] * 900, 0.005).decided == "broken"
+    assert looked([0.005] * 300 + [None] * 900, 0.005).decided == "broken"
 
 
 def test_nothing_is_decided_on_a_second_of_it() -> None:
