@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench peers clean
+.PHONY: demo test check docs bench peers serving soak clean
 
 demo: $(VENV)/.demo
 	$(BIN)/plimsoll demo
@@ -26,6 +26,14 @@ bench: $(VENV)/.dev
 # RUN names the folder of a finished run; each peer gets an environment of its own under .peers
 peers: $(VENV)/.dev
 	$(BIN)/python benchmarks/peers/run.py $(RUN) $(if $(SPEC),--spec $(SPEC))
+
+# RUN names the folder of a finished run or artifact; what serving adds, and what it holds under load
+serving: $(VENV)/.dev
+	$(BIN)/python benchmarks/serve.py $(RUN)
+
+# an hour at half of what it holds: memory, latency and failures minute by minute
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/serve.py $(RUN) --soak $(or $(MINUTES),60)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -43,7 +43,7 @@ def bodies(texts: Sequence[str], rows: int, seed: int) -> list[bytes]:
     if rows < 1:
         raise UserError(f"need one text in a request at least, got {rows}", "for example --rows 1")
     generator = np.random.default_rng(seed)
-    order = np.concatenate([generator.permutation(len(texts)) for _ in range(rows)])
+    order: list[int] = np.concatenate([generator.permutation(len(texts)) for _ in range(rows)]).tolist()
     return [body([texts[i] for i in order[at : at + rows]]) for at in range(0, len(order), rows)]
 
 

@@ -25,6 +25,9 @@ _VERSION = re.compile(rb'"version"\s*:\s*"([^"\\]{1,128})"')
 _UNDECIDED = 0
 _NEVER = float("nan")
 
+ARRAYS = ("due", "seen", "sent", "done", "status", "waited")
+"""Of `Outcomes`: one value a request each."""
+
 Floats = NDArray[np.float64]
 
 
@@ -93,27 +96,25 @@ class Outcomes:
     @classmethod
     def of(cls, book: Book, start: float) -> Self:
         """Return the outcomes of a book whose clock was at `start` when the first request could be due."""
-        times = (np.array(t, dtype=np.float64) - start for t in (book.due, book.seen, book.sent, book.done))
-        return cls(*times, np.array(book.status, dtype=np.int16), np.frombuffer(bytes(book.waited), dtype=np.bool_),
-                   tuple(book.kept), tuple((when - start, name) for when, name in book.versions))
+        due, seen, sent, done = (
+            np.array(t, dtype=np.float64) - start for t in (book.due, book.seen, book.sent, book.done))
+        return cls(due, seen, sent, done, np.array(book.status, dtype=np.int16),
+                   np.frombuffer(bytes(book.waited), dtype=np.bool_), tuple(book.kept),
+                   tuple((when - start, name) for when, name in book.versions))
 
     @classmethod
     def together(cls, parts: list[Outcomes]) -> Outcomes:
         """Return the outcomes of several clients as those of one, in the order they were due."""
         order = np.argsort(np.concatenate([part.due for part in parts]), kind="stable")
-
-        def one(name: str) -> NDArray[np.generic]:
-            return np.concatenate([getattr(part, name) for part in parts])[order]
-
-        arrays = (one(name) for name in ("due", "seen", "sent", "done", "status", "waited"))
-        return cls(*arrays, tuple(k for part in parts for k in part.kept),  # type: ignore[arg-type]
-                   tuple(sorted(v for part in parts for v in part.versions)))
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in ARRAYS}
+        return cls(**arrays, kept=tuple(k for part in parts for k in part.kept),
+                   versions=tuple(sorted(v for part in parts for v in part.versions)))
 
     def between(self, low: float, high: float) -> Outcomes:
         """Return the requests that were due in a span of time, and were sent or would have been."""
         inside = (self.due >= low) & (self.due < high) & (self.status != _UNDECIDED)
-        arrays = (getattr(self, name)[inside] for name in ("due", "seen", "sent", "done", "status", "waited"))
-        return Outcomes(*arrays, self.kept, self.versions)
+        return Outcomes(**{name: getattr(self, name)[inside] for name in ARRAYS}, kept=self.kept,
+                        versions=self.versions)
 
     @property
     def accepted(self) -> NDArray[np.bool_]:

@@ -96,8 +96,8 @@ def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, re
     """Return the highest rate at which 99 of 100 requests are answered within the limit.
 
     From `begin_per_s` on, rates are raised or lowered, by half at first and then in longer strides, until one held and
-    a higher one did not; then the gap is halved, by ratio, until the two are within 5 %. Each step ends as soon as it is decided. A step that stays undecided counts as
-    not held for where to look next, and is named as what it is.
+    a higher one did not; then the gap is halved, by ratio, until the two are within 5 %. Each step ends as soon as it
+    is decided. A step that stays undecided counts as not held for where to look next, and is named as what it is.
     """
     steps: list[Step] = []
 

@@ -15,7 +15,7 @@ from plimsoll.core.child import Child, serve
 from plimsoll.core.parts import Event
 from plimsoll.traffic import drive
 from plimsoll.traffic.arrivals import Times
-from plimsoll.traffic.book import Book, Outcomes
+from plimsoll.traffic.book import ARRAYS, Book, Outcomes
 from plimsoll.traffic.lines import Lines, clock
 from plimsoll.traffic.service import Service
 
@@ -24,7 +24,6 @@ _KEPT = 1000
 _UNTIL_THE_START_S = 0.05
 _UNTIL_ALL_START_S = 0.5
 """Time for every process to hear of it."""
-_ARRAYS = ("due", "seen", "sent", "done", "status", "waited")
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,9 @@ def _call(child: Child, folder: Path, number: int, times: Times, start: float) -
     def call() -> Outcomes:
         told = child.call({"do": "send", "times": str(given), "start": start, "out": str(out)})
         with np.load(out) as arrays:
-            found = [arrays[name] for name in _ARRAYS]
+            found: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
         kept = tuple((head.encode("latin-1"), body.encode("latin-1")) for head, body in told["kept"])
-        return Outcomes(*found, kept, tuple((when, name) for when, name in told["versions"]))
+        return Outcomes(**found, kept=kept, versions=tuple((when, name) for when, name in told["versions"]))
 
     return call
 
@@ -122,7 +121,7 @@ def main() -> None:
 
     def send(request: dict[str, Any], report: Callable[[Event], None]) -> dict[str, Any]:
         found = opened[0].arrivals(np.load(request["times"]), request["start"])
-        np.savez(request["out"], **{name: getattr(found, name) for name in _ARRAYS})  # type: ignore[arg-type]
+        np.savez(request["out"], **{name: getattr(found, name) for name in ARRAYS})  # type: ignore[arg-type]
         return {"kept": [(head.decode("latin-1"), body.decode("latin-1")) for head, body in found.kept],
                 "versions": found.versions}
 

@@ -14,7 +14,7 @@ import pytest
 from plimsoll import cli
 from plimsoll.core.spec import Spec
 from plimsoll.core.traffic import TrafficReport
-from plimsoll.search.tune import tune
+from plimsoll.search.tune import prepared
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
@@ -80,12 +80,12 @@ def test_a_load_is_printed_and_kept(here: Path, url: str, capsys: pytest.Capture
 
 
 def test_the_test_rows_of_a_run_are_sent(
-    here: Path, url: str, null_folder: Path, null_tables: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    here: Path, url: str, null_folder: Path, null_tables: dict[str, Any]
 ) -> None:
     rows = (null_folder / "test.jsonl").read_text().splitlines(keepends=True)
     (null_folder / "test.jsonl").write_text("".join(rows[:300]))
-    tune(Spec.parse(null_tables), Path("runs/one"))
-    capsys.readouterr()
+    with prepared(Spec.parse(null_tables), Path("runs/one"), lambda event: None):
+        pass
     assert cli.run(["load", url, "--texts", "runs/one", "--scenario", "single-stream", *SHORT[:4]]) in (0, 3)
     assert set(_Answers.sent) <= {json.loads(row)["text"] for row in rows[:300]}
     assert len(set(_Answers.sent)) > 20
