@@ -1,7 +1,7 @@
 """Connections to one service: each carries one request at a time, and requests that find none free wait in order.
 
-A loop of its own and not asyncio's: it takes half of the processor's time for a request, which a service on the same
-machine then has, and it waits to the microsecond where asyncio's timers go by milliseconds.
+A loop of its own and not asyncio's, whose timers go by whole milliseconds on epoll: requests that are due between two
+of them would be sent late, and together, where a small model takes less than that to answer.
 """
 
 from __future__ import annotations
