@@ -81,8 +81,8 @@ def _steady(load: Load) -> Check:
     if _counts(found):
         return Check(name="steady", holds=False, says=(
             f"the median latency {way} by {abs(found.change):.0%} over the run ({sure}): it was not what it would be"))
-    return Check(name="steady", holds=True, says=f"the median latency has no trend that is sure and large enough to count "
-                                                 f"({found.change:+.1%}, {sure})")
+    return Check(name="steady", holds=True, says=(
+        f"the median latency has no trend that is sure and large enough to count ({found.change:+.1%}, {sure})"))
 
 
 def _trend_of(load: Load) -> Trend | None:
