@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from serving.processes import Memory, Running
-from serving.sides import Bare, Place, ours, rows_per_s
+from serving.sides import PATIENT_MS, Bare, Place, ours
 
 import plimsoll
 from plimsoll.bench.stats import mean, quantile, ratio_of_quantiles
@@ -59,8 +59,8 @@ def saturated(place: Place, bare: Bare, services: Mapping[str, Running], rounds:
               in_flight: int) -> dict[str, Any]:
     """All that each can answer: texts a second in turns, of requests of one text and of sixteen; and p99 meanwhile."""
     ways = bare.choose()
-    found: dict[str, Any] = {"bare_ways_texts_per_s": ways, "in_flight": in_flight}
-    for rows in (1, 16):
+    found: dict[str, Any] = {"bare_ways_texts_per_s": ways}
+    for rows, flying in ((1, in_flight), (16, max(4, in_flight // 4))):
         rates: dict[str, list[float]] = {name: [] for name in ("bare", *services)}
         p99: dict[str, list[float]] = {name: [] for name in services}
         for turn in range(rounds):
@@ -70,8 +70,8 @@ def saturated(place: Place, bare: Bare, services: Mapping[str, Running], rounds:
                     rates[name].append(bare.per_s(seconds))
                     continue
                 services[name].resume()
-                with Sender(place.sending(services[name], rows, in_flight)) as sender:
-                    run = sender.closed(in_flight, 1.25 * seconds)
+                with Sender(place.sending(services[name], rows, flying, PATIENT_MS)) as sender:
+                    run = sender.closed(flying, 1.25 * seconds)
                 services[name].pause()
                 counted = run.accepted & (run.done >= seconds / 4) & (run.done < 1.25 * seconds)
                 rates[name].append(float(rows * counted.sum() / seconds))
@@ -79,7 +79,7 @@ def saturated(place: Place, bare: Bare, services: Mapping[str, Running], rounds:
             place.note(f"saturated, {rows} texts a request, round {turn + 1} of {rounds}: " + ", ".join(
                 f"{name} {each[-1]:,.0f}/s" for name, each in rates.items()))
         ratios = {name: _faster(rates["plimsoll"], rates[name]) for name in rates if name != "plimsoll"}
-        found[f"rows_{rows}"] = {"texts_per_s_by_round": rates, "p99_ms_by_round": p99, "plimsoll_over": ratios}
+        found[f"rows_{rows}"] = {"in_flight": flying, "texts_per_s_by_round": rates, "p99_ms_by_round": p99, "plimsoll_over": ratios}
     one = found["rows_1"]["plimsoll_over"]
     found["met"] = {"share_of_bare_85": one["bare"]["low"] >= 0.85} | {
         f"3x_{name}": ratio["low"] >= 3 and _worst(found, "plimsoll") <= _worst(found, name)
@@ -328,11 +328,3 @@ def soak(place: Place, rate_per_s: float, minutes: float) -> dict[str, Any]:
     return {"rate_per_s": rate_per_s, "by_minute": by_minute, "memory_mb": memory.samples, "memory": flat,
             "met": {"memory_flat": flat["grew_mb"] <= max(5.0, 0.02 * flat["first_mb"]),
                     "none_failed": all(m["failed"] == 0 for m in by_minute)}}
-
-
-def throughput(place: Place, running: Running, in_flight: int) -> float:
-    """Return the requests a second of one text that a service answers, for cases that need a rate and no search."""
-    running.resume()
-    found = rows_per_s(place, running, 1, in_flight, 3.0)
-    running.pause()
-    return found
