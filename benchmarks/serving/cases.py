@@ -79,7 +79,8 @@ def saturated(place: Place, bare: Bare, services: Mapping[str, Running], rounds:
             place.note(f"saturated, {rows} texts a request, round {turn + 1} of {rounds}: " + ", ".join(
                 f"{name} {each[-1]:,.0f}/s" for name, each in rates.items()))
         ratios = {name: _faster(rates["plimsoll"], rates[name]) for name in rates if name != "plimsoll"}
-        found[f"rows_{rows}"] = {"in_flight": flying, "texts_per_s_by_round": rates, "p99_ms_by_round": p99, "plimsoll_over": ratios}
+        found[f"rows_{rows}"] = {"in_flight": flying, "texts_per_s_by_round": rates, "p99_ms_by_round": p99,
+                                 "plimsoll_over": ratios}
     one = found["rows_1"]["plimsoll_over"]
     found["met"] = {"share_of_bare_85": one["bare"]["low"] >= 0.85} | {
         f"3x_{name}": ratio["low"] >= 3 and _worst(found, "plimsoll") <= _worst(found, name)
