@@ -45,7 +45,7 @@ from plimsoll.traffic import bodies  # noqa: E402
 CASES = ("latency", "saturated", "overload", "swaps", "kill")
 PEERS = ("litserve", "fastapi")
 _IN_FLIGHT = 32
-_SHARE_UNDER_LOAD = 0.3
+_SHARE_UNDER_LOAD = 0.5
 """Of the rate that it holds, for swaps and for the kill: what breaks there is not for want of time."""
 
 
@@ -70,6 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each service in each round")
     parser.add_argument("--overload-seconds", type=float, default=60.0)
     parser.add_argument("--swaps", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="nothing but a soak, so long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=HERE.parent / ".peers", help="the peers' environments")
@@ -140,7 +141,7 @@ def _cases(place: sides.Place, args: argparse.Namespace) -> dict[str, Any]:
             if "overload" in args.cases:
                 found["overload"] = cases.overload(place, ours, rate, args.overload_seconds)
             if "kill" in args.cases:
-                found["kill"] = cases.killed(place, ours, _SHARE_UNDER_LOAD * rate)
+                found["kill"] = cases.killed(place, ours, _SHARE_UNDER_LOAD * rate, args.kills)
             running.pop("plimsoll").close()
             if "swaps" in args.cases:
                 found["swaps"] = cases.swaps(place, _SHARE_UNDER_LOAD * rate, args.swaps)

@@ -24,11 +24,13 @@ from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact, seal
 from plimsoll.core.errors import UserError
 from plimsoll.traffic import arrivals, load
 from plimsoll.traffic.bodies import body
+from plimsoll.traffic.book import Outcomes
 from plimsoll.traffic.sender import Sender
 
 _REFUSED_WITHIN_MS = 5.0
 _BACK_WITHIN_S = 3.0
 _POLL_S = 0.02
+_BETWEEN_KILLS_S = 5.0
 
 
 def added_latency(place: Place, bare: Bare, services: Mapping[str, Running], rounds: int, seconds: float
@@ -147,6 +149,7 @@ def swaps(place: Place, rate_per_s: float, count: int) -> dict[str, Any]:
     run = place.logs / "swapped"
     versions = two_versions(place, run)
     expected = {name: _expected(folder, place.texts) for name, folder in versions.items()}
+    told_apart = np.mean([not _same(expected["a"][text], expected["b"][text]) for text in place.texts])
     _point(run, versions["a"])
     with ours(place, run) as running:
         sending = place.sending(running, 1, 128)
@@ -197,7 +200,7 @@ def swaps(place: Place, rate_per_s: float, count: int) -> dict[str, Any]:
         "swaps": len(took), "asked": count, "rate_per_s": rate_per_s, "seconds_each": took, "not_swapped": failed,
         "requests": int(counted.due.size), "accepted": int(counted.accepted.sum()),
         "statuses": {str(s): int(n) for s, n in zip(*np.unique(counted.status, return_counts=True), strict=True)},
-        "answers_by_version": dict(seen), "mixed_answers": len(odd), "examples": odd[:5],
+        "texts_that_tell_versions_apart": float(told_apart), "answers_by_version": dict(seen), "mixed_answers": len(odd), "examples": odd[:5],
         "latency_ms": {name: quantile(counted.latency_ms[counted.accepted], p).model_dump(mode="json")
                        for name, p in (("p50", 0.5), ("p99", 0.99))},
         "memory_mb": memory.samples,
@@ -245,10 +248,10 @@ def _same(said: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     return said["label"] == expected["label"] and abs(said["score"] - expected["score"]) <= 1e-4
 
 
-def killed(place: Place, running: Running, rate_per_s: float) -> dict[str, Any]:
+def killed(place: Place, running: Running, rate_per_s: float, kills: int) -> dict[str, Any]:
     """Kill the worker under load: requests in flight fail at once, it comes back, and health tells the truth."""
     running.resume()
-    moment: list[float] = []
+    moments: list[float] = []
     polls: list[tuple[float, str, int]] = []
     over = threading.Event()
 
@@ -263,51 +266,59 @@ def killed(place: Place, running: Running, rate_per_s: float) -> dict[str, Any]:
             over.wait(_POLL_S)
 
     def kill() -> None:
-        over.wait(4.0)
-        pid = running.find("plimsoll.serve.worker")
-        if pid is not None:
-            moment.append(time.perf_counter())
-            os.kill(pid, signal.SIGKILL)
+        while len(moments) < kills and not over.wait(_BETWEEN_KILLS_S):
+            pid = running.find("plimsoll.serve.worker")
+            if pid is not None:
+                moments.append(time.perf_counter())
+                os.kill(pid, signal.SIGKILL)
+        over.wait(_BETWEEN_KILLS_S)
+        over.set()
 
-    times = arrivals.poisson(rate_per_s, 12.0, place.seed + 3)
+    times = arrivals.poisson(rate_per_s, 2 * _BETWEEN_KILLS_S * (kills + 1), place.seed + 3)
     threads = [threading.Thread(target=health), threading.Thread(target=kill)]
     with Sender(place.sending(running, 1, 256)) as sender:
         start = time.perf_counter() + 0.1
         for thread in threads:
             thread.start()
-        run = sender.arrivals(times, start)
+        run = sender.arrivals(times, start, lambda book, now: over.is_set())
         over.set()
         for thread in threads:
             thread.join()
     running.pause()
-    if not moment:
-        return {"refused": "no worker process was found", "met": {}}
-    at = moment[0] - start
+    run = run.between(0.0, math.inf)
+    ready = [(t - start, code) for t, path, code in polls if path.endswith("ready")]
+    each = [_after(run, moment - start, ready) for moment in moments]
+    return {
+        "rate_per_s": rate_per_s, "kills": each, "asked": kills,
+        "statuses": {str(s): int(n) for s, n in zip(*np.unique(run.status, return_counts=True), strict=True)},
+        "health": [(round(t - start, 3), path, code) for t, path, code in polls],
+        "met": {
+            "all_killed": len(each) == kills,
+            "fast_503": sum(k["lost"] for k in each) > 0 and all(
+                set(k["statuses_of_lost"]) <= {"503"} and k["lost_within_s"] < 1.0 for k in each),
+            "back_within_3_s": all(k["first_answer_after_s"] <= _BACK_WITHIN_S for k in each),
+            "health_tells_the_truth": not any(k["said_ready_while_failing"] for k in each)}}
+
+
+def _after(run: Outcomes, at: float, ready: Sequence[tuple[float, int]]) -> dict[str, Any]:
+    """Return what became of the requests around a kill at so many seconds, and what health said until it was back."""
     flying = (run.sent < at) & (run.done >= at)
     lost = flying & ~run.accepted
-    after = run.accepted & (run.sent > at)
-    back = float(run.done[after].min() - at) if after.any() else math.inf
-    wrong = run.failed | run.refused
-    last_wrong = float(run.done[wrong].max() - at) if wrong.any() else 0.0
-    ready = [(t - start - at, code) for t, path, code in polls if path.endswith("ready")]
-    lied = [t for t, code in ready if code == 200 and _failing(run, at, t)]
+    later = run.accepted & (run.sent > at)
+    back = float(run.done[later].min() - at) if later.any() else math.inf
+    until = [(t, code) for t, code in ready if at < t < at + min(back, _BETWEEN_KILLS_S)]
     return {
-        "rate_per_s": rate_per_s, "in_flight_at_the_kill": int(flying.sum()), "lost": int(lost.sum()),
+        "at_s": at, "in_flight": int(flying.sum()), "lost": int(lost.sum()),
         "statuses_of_lost": {str(s): int(n) for s, n in zip(*np.unique(run.status[lost], return_counts=True),
                                                              strict=True)},
         "lost_within_s": float((run.done[lost] - at).max()) if lost.any() else 0.0,
-        "first_answer_after_s": back, "last_failure_after_s": last_wrong,
-        "statuses": {str(s): int(n) for s, n in zip(*np.unique(run.status, return_counts=True), strict=True)},
-        "health": [(round(t - start - at, 3), path, code) for t, path, code in polls],
-        "said_ready_while_failing_s": lied,
-        "met": {"fast_503": bool((run.status[lost] == 503).all()) and (not lost.any() or bool(
-                    (run.done[lost] - at).max() < 1.0)),
-                "back_within_3_s": back <= _BACK_WITHIN_S, "health_tells_the_truth": not lied}}
+        "first_answer_after_s": back,
+        "said_ready_while_failing": [t - at for t, code in until if code == 200 and _failing(run, t)]}
 
 
-def _failing(run: Any, at: float, t: float) -> bool:
-    """Return whether all requests sent around a moment after the kill failed."""
-    around = np.abs(run.sent - (at + t)) < 0.05
+def _failing(run: Outcomes, t: float) -> bool:
+    """Return whether all requests sent around a moment failed, of which there were some."""
+    around = np.abs(run.sent - t) < 0.05
     return bool(around.any()) and not bool(run.accepted[around].any())
 
 
