@@ -200,7 +200,8 @@ def swaps(place: Place, rate_per_s: float, count: int) -> dict[str, Any]:
         "swaps": len(took), "asked": count, "rate_per_s": rate_per_s, "seconds_each": took, "not_swapped": failed,
         "requests": int(counted.due.size), "accepted": int(counted.accepted.sum()),
         "statuses": {str(s): int(n) for s, n in zip(*np.unique(counted.status, return_counts=True), strict=True)},
-        "texts_that_tell_versions_apart": float(told_apart), "answers_by_version": dict(seen), "mixed_answers": len(odd), "examples": odd[:5],
+        "texts_that_tell_versions_apart": float(told_apart), "answers_by_version": dict(seen),
+        "mixed_answers": len(odd), "examples": odd[:5],
         "latency_ms": {name: quantile(counted.latency_ms[counted.accepted], p).model_dump(mode="json")
                        for name, p in (("p50", 0.5), ("p99", 0.99))},
         "memory_mb": memory.samples,
