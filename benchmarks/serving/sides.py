@@ -68,18 +68,20 @@ def peer(tool: str, place: Place, in_flight: int) -> tuple[Running | None, dict[
     except NotInstalled as e:
         return None, {"refused": str(e)}
     found: dict[str, Any] = {}
-    for way in _ways(script):
+    ways = {f"{way}, {threads} thread{'s' if threads > 1 else ''} a session": (way, folder)
+            for way in _ways(script) for threads, folder in by_threads(place).items()}
+    for name, (way, folder) in ways.items():
         try:
-            with _started(tool, python, script, way, place) as running:
-                found[way] = rows_per_s(place, running, 1, in_flight, 3.0)
+            with _started(tool, python, script, way, folder, place) as running:
+                found[name] = rows_per_s(place, running, 1, in_flight, 3.0)
         except ChildError as e:
-            found[way] = str(e)
-        place.note(f"{tool} {way}: {found[way]}")
-    working = {way: rate for way, rate in found.items() if isinstance(rate, float)}
+            found[name] = str(e)
+        place.note(f"{tool} {name}: {found[name]}")
+    working = {name: rate for name, rate in found.items() if isinstance(rate, float)}
     if not working:
         return None, {"refused": found}
     best = max(working, key=working.__getitem__)
-    return _started(tool, python, script, best, place), {"way": best, "ways_requests_per_s": found}
+    return _started(tool, python, script, *ways[best], place), {"way": best, "ways_requests_per_s": found}
 
 
 def _ways(script: Path) -> tuple[str, ...]:
@@ -90,9 +92,9 @@ def _ways(script: Path) -> tuple[str, ...]:
     raise ValueError(f"{script} has no WAYS")
 
 
-def _started(tool: str, python: Path, script: Path, way: str, place: Place) -> Running:
+def _started(tool: str, python: Path, script: Path, way: str, artifact: Path, place: Place) -> Running:
     port = free_port()
-    return Running(tool, [str(python), str(script), str(place.artifact), str(port), way], port,
+    return Running(tool, [str(python), str(script), str(artifact), str(port), way], port,
                    place.logs / f"{tool}.log", {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"})
 
 
@@ -105,12 +107,24 @@ def rows_per_s(place: Place, running: Running, rows: int, in_flight: int, second
     return float(rows * counted.sum() / seconds)
 
 
+def by_threads(place: Place) -> dict[int, Path]:
+    """Return the artifact by the threads of its sessions: its own, and one, where it need not be built again for it."""
+    record = Artifact.from_file(place.artifact / ARTIFACT_RECORD)
+    threads, alone = record.runtime.threads, record.runtime.model_copy(update={"threads": 1})
+    found = {threads: place.artifact}
+    if threads > 1 and alone.built_as == record.runtime.built_as:
+        found[1] = place.logs / "one-thread"
+        if not found[1].exists():
+            shutil.copytree(place.artifact, found[1])
+            seal(found[1], record.model_copy(update={"runtime": alone}))
+    return found
+
+
 class Bare:
-    """Sessions without a service around them: the artifact's own, and one thread each for as many as it has threads."""
+    """Sessions without a service around them: the artifact's own, or as many of one thread as it has threads."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._record = Artifact.from_file(place.artifact / ARTIFACT_RECORD)
         self.one: Contestant = self._enter(place.artifact, 1, "bare")
         self._order = np.random.default_rng(place.seed).permutation(len(place.texts)).tolist()
         lengths = self.one.call({"do": "lengths", "split": "test"})
@@ -138,7 +152,9 @@ class Bare:
         """Find the way to answer most texts a second, keep it for `per_s`, and return what each way answers."""
         found: dict[str, float] = {}
         best = 0.0
-        for lanes, folder in self._lanes().items():
+        folders = by_threads(self._place)
+        for threads, folder in folders.items():
+            lanes = max(folders) // threads
             for batch in BATCHES:
                 opened = [self._enter(folder, batch, f"bare-{lanes}") for _ in range(lanes)]
                 for way, rows in (("as they come", self._order), ("sorted by length", self._sorted)):
@@ -189,19 +205,6 @@ class Bare:
         for thread in threads:
             thread.join()
         return sum(answered) / (time.perf_counter() - began)
-
-    def _lanes(self) -> dict[int, Path]:
-        """Return an artifact folder by how many sessions of it share the threads."""
-        threads = self._record.runtime.threads
-        found = {1: self._place.artifact}
-        alone = self._record.runtime.model_copy(update={"threads": 1})
-        if threads > 1 and alone.built_as == self._record.runtime.built_as:
-            folder = self._place.logs / "one-thread"
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(self._place.artifact, folder)
-            seal(folder, self._record.model_copy(update={"runtime": alone}))
-            found[threads] = folder
-        return found
 
     def close(self) -> None:
         """End all of its processes."""
