@@ -3,8 +3,8 @@
     python benchmarks/report_page.py RUN
 
 A trial more has another id and is a little slower on the front; everything else is the run's. The page is opened from
-its file in a fresh headless Chromium, five times; its time is from the start of navigation to the mark the page sets when
-every chart is drawn. The result is benchmarks/results/report_page@<machine digest>@<date>.json.
+its file in a fresh headless Chromium, five times; its time is from the start of navigation to the mark that the page sets
+when every chart is drawn. The result is benchmarks/results/report_page@<machine digest>@<date>.json.
 """
 
 from __future__ import annotations

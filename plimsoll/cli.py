@@ -306,6 +306,30 @@ def why(
 
 
 @app.command
+def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
+    """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
+
+    Where words are tagged, a text is cut at its white space, and a row may have its words as a list of "tokens".
+
+    Parameters
+    ----------
+    run
+        A run folder, or an artifact folder.
+    text
+        A text to answer; may be given again. Without it, rows are read from stdin.
+    """
+    import json
+
+    from plimsoll.core import artifact
+    from plimsoll.data.lines import texts
+
+    with artifact.load(run) as predictor:
+        for one in text if text else texts(sys.stdin.buffer):
+            answer = predictor.predict([one])[0].record()
+            print(json.dumps({"text": one, **answer}, ensure_ascii=False), flush=True)
+
+
+@app.command
 def compare(first: Path, second: Path, /, *, out: Path | None = None) -> int:
     """Put two finished runs side by side: two machines, two weeks, two models; and say what of it is no noise.
 
@@ -369,7 +393,7 @@ def load(
     scenario: Literal["single-stream", "server", "offline"] = "server",
     rate: float | None = None,
     trace: Path | None = None,
-    find_rate: bool = False,
+    find_rate: Annotated[bool, Parameter(negative=())] = False,
     p99_ms: float | None = None,
     seconds: float = 30.0,
     warm_up_s: float = 3.0,
@@ -380,7 +404,7 @@ def load(
     timeout_s: float = 10.0,
     key_file: Path | None = None,
     seed: int = 0,
-    mlperf: bool = False,
+    mlperf: Annotated[bool, Parameter(negative=())] = False,
     out: Path | None = None,
 ) -> int:
     """Say what a service really holds: load.json, load.md.
@@ -449,30 +473,6 @@ def load(
     report.keep(found, folder)
     report.show(found, folder, console)
     return 0 if found.stands else 3
-
-
-@app.command
-def predict(run: Path, /, *, text: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> None:
-    """Answer from an artifact: texts given with --text, or jsonl rows with a "text" on stdin. One JSON line each.
-
-    Where words are tagged, a text is cut at its white space, and a row may have its words as a list of "tokens".
-
-    Parameters
-    ----------
-    run
-        A run folder, or an artifact folder.
-    text
-        A text to answer; may be given again. Without it, rows are read from stdin.
-    """
-    import json
-
-    from plimsoll.core import artifact
-    from plimsoll.data.lines import texts
-
-    with artifact.load(run) as predictor:
-        for one in text if text else texts(sys.stdin.buffer):
-            answer = predictor.predict([one])[0].record()
-            print(json.dumps({"text": one, **answer}, ensure_ascii=False), flush=True)
 
 
 @app.command

@@ -21,10 +21,8 @@ def difference(first: Measurement, second: Measurement, confidence: float = 0.95
     27:1693-1702, 2008, for bounds of any kind.
     """
     _same_unit(first, second)
-    value = second.value - first.value
-    low = math.hypot(_below(second, confidence), _above(first, confidence))
-    high = math.hypot(_above(second, confidence), _below(first, confidence))
-    return Measurement(value=value, low=value - low, high=value + high, confidence=confidence,
+    value, (below, above) = second.value - first.value, _reaches(first, second, confidence)
+    return Measurement(value=value, low=value - below, high=value + above, confidence=confidence,
                        n=min(first.n, second.n), unit=first.unit)
 
 
@@ -39,15 +37,20 @@ def ratio(first: Measurement, second: Measurement, confidence: float = 0.95) -> 
     _same_unit(first, second)
     if min(first.value, second.value) <= 0:
         raise ValueError(f"need positive values to form a ratio, got {first.value=}, {second.value=}")
-    value = second.value / first.value
-    logs = difference(_log(first), _log(second), confidence)
-    return Measurement(value=value, low=math.exp(logs.low), high=_exp(logs.high), confidence=confidence,
-                       n=logs.n, unit="x")
+    value, (below, above) = second.value / first.value, _reaches(_log(first), _log(second), confidence)
+    return Measurement(value=value, low=value * math.exp(-below), high=value * _exp(above), confidence=confidence,
+                       n=min(first.n, second.n), unit="x")
 
 
 def _same_unit(first: Measurement, second: Measurement) -> None:
     if first.unit != second.unit:
         raise ValueError(f"need the same unit, got {first.unit=}, {second.unit=}")
+
+
+def _reaches(first: Measurement, second: Measurement, confidence: float) -> tuple[float, float]:
+    """Return how far the bounds of second - first lie below and above it."""
+    return (math.hypot(_below(second, confidence), _above(first, confidence)),
+            math.hypot(_above(second, confidence), _below(first, confidence)))
 
 
 def _below(m: Measurement, confidence: float) -> float:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from plimsoll.core.record import Measurement, Record
 from plimsoll.core.spec import Recipe
@@ -70,16 +70,17 @@ class Ink:
     def at(self, place: Place) -> Any:
         """Return the value at a place; None where nothing stands."""
         file, _, pointer = place.partition("#")
-        found = self._records.get(file)
-        for key in pointer.split("/")[1:]:
-            key = key.replace("~1", "/").replace("~0", "~")
+        found: Any = self._records.get(file)
+        for name in pointer.split("/")[1:]:
+            key = name.replace("~1", "/").replace("~0", "~")
             if isinstance(found, list):
-                found = _item(found, key)  # pyright: ignore[reportUnknownArgumentType]
+                values = cast(list[Any], found)
+                found = values[int(key)] if key.isdigit() and int(key) < len(values) else None
             elif isinstance(found, dict):
-                found = found.get(key)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+                found = cast(dict[str, Any], found).get(key)
             else:
                 return None
-        return found  # pyright: ignore[reportUnknownVariableType]
+        return found
 
     def number(self, place: Place, unit: str = "", digits: int | None = None) -> str:
         """Return the number at a place, to three significant digits where `digits` after the point are not given."""
@@ -140,10 +141,10 @@ class Ink:
         name = place.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
         return self._said(name, place, "key", words)
 
-    def file(self, place: Place) -> str:
+    def file(self, place: Place, words: int | None = None) -> str:
         """Return the name at a place; of a path from the root of a disk only its end, for the rest is one's own."""
         name = str(self.at(place) or "")
-        return self._said(PurePath(name).name if PurePath(name).is_absolute() else name, place, "quoted", None)
+        return self._said(PurePath(name).name if PurePath(name).is_absolute() else name, place, "quoted", words)
 
     def sentence(self, place: Place) -> str:
         """Return the sentence at a place without white space around it, and with a full stop; nothing for nothing."""
@@ -159,11 +160,11 @@ class Ink:
         recipe = Recipe.model_validate(self.at(place))
         return [self._said(part.says(), place, "recipe", None) for part in (*recipe.moves, recipe.runtime)]
 
-    def whole(self, place: Place) -> str:
+    def whole(self, place: Place, unit: str = "") -> str:
         """Return a number as it was given, with every digit of it that counts."""
         value = _float(self.at(place))
         digits = len(f"{value:.10f}".rstrip("0").partition(".")[2])
-        return self._wrote(value, (place,), digits=digits)
+        return self._wrote(value, (place,), digits=digits) + _spaced(unit)
 
     def bare(self, place: Place, digits: int) -> str:
         """Return a number for a machine to read: without a unit, and without signs between its thousands."""
@@ -247,7 +248,3 @@ def _float(value: Any) -> float:
 
 def _spaced(unit: str) -> str:
     return f" {unit}" if unit and unit != "x" else unit
-
-
-def _item(values: list[Any], key: str) -> Any:
-    return values[int(key)] if key.isdigit() and int(key) < len(values) else None

@@ -108,7 +108,7 @@ def limits(pen: Ink) -> list[Held]:
             asked, said = pen.percent(allowed).rstrip("%") + " points", pen.points(measured)
             left, room = float(pen.at(allowed)) + bound["low"], pen.sum(allowed, measured / "low", unit, scale=100.0)
         else:
-            asked, said = pen.number(allowed, unit), pen.measured(measured)
+            asked, said = pen.whole(allowed, unit), pen.measured(measured)
             ends = (measured / "low", allowed) if limit == "min_speedup" else (allowed, measured / "high")
             left, room = float(pen.at(ends[0])) - float(pen.at(ends[1])), pen.difference(*ends, unit)
         found.append(Held(limit, asked, said, room, left >= 0))

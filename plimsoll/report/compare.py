@@ -15,6 +15,8 @@ from plimsoll.report.words import delta, number, plain, safe, share
 
 _UNITS = {"ms", "MB", "s", "x"}
 """Of what is no quality; a quality has its metric for a unit."""
+_NEAR_ONE = 0.01
+"""A ratio as near to one as this shows more digits, so that what differs does not read 1.00x."""
 _LONGEST = 60
 """Characters of a value that the terminal shows; the page has all of it."""
 
@@ -110,7 +112,8 @@ def _change(c: Compared) -> str:
         return "-"
     if m.unit != "x":
         return delta(m)
-    return f"{m.value:.2f}x" if m.low == m.high else f"{m.value:.2f}x ({m.low:.2f} to {m.high:.2f})"
+    digits = 2 if abs(m.value - 1) > _NEAR_ONE or m.value == 1 else 4
+    return f"{m.value:.{digits}f}x" if m.low == m.high else f"{m.value:.{digits}f}x ({m.low:.2f} to {m.high:.2f})"
 
 
 def _both(t: Both, short: Callable[[str], str]) -> list[str]:

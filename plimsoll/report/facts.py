@@ -21,11 +21,12 @@ CHOSEN, BASELINE = DECISION / "chosen", DECISION / "baseline"
 
 def model(ink: Ink) -> str:
     """Return the pre-trained model's name."""
-    return ink.file(DECISION / "spec" / "model" / "name")
+    return ink.file(DECISION / "spec" / "model" / "name", LABEL)
 
 
 def task(ink: Ink) -> str:
-    return ink.quoted(DECISION / "spec" / "task" / "kind")
+    """Return what kind of task it is."""
+    return ink.quoted(DECISION / "spec" / "task" / "kind", LABEL)
 
 
 def data(ink: Ink) -> str:
@@ -41,7 +42,7 @@ def machine(ink: Ink) -> str:
     """Return the processor and how many cores of it, and the digest of its fingerprint."""
     at = DECISION / "machine"
     cpu, cores = ink.quoted(at / "fingerprint" / "cpu", SENTENCE), at / "fingerprint" / "cores_allowed"
-    allowed = f", {ink.number(cores)} cores allowed" if ink.at(cores) is not None else ""
+    allowed = f", {ink.number(cores)} cores allowed" if isinstance(ink.at(cores), int | float) else ""
     return f"{cpu or 'an unrecorded processor'}{allowed}"
 
 
@@ -64,7 +65,7 @@ def asked(ink: Ink) -> str:
     for name, words in (("p95_ms", "a p95 of at most {} ms"), ("min_speedup", "a speed-up of at least {}x"),
                         ("size_mb", "at most {} MB on disk"), ("memory_mb", "at most {} MB of memory")):
         if ink.at(DECISION / "budget" / name) is not None:
-            parts.append(words.format(ink.number(DECISION / "budget" / name)))
+            parts.append(words.format(ink.whole(DECISION / "budget" / name)))
     if ink.at(DECISION / "budget" / "quality_drop") is not None:
         drop = ink.percent(DECISION / "budget" / "quality_drop").rstrip("%")
         parts.append(f"a loss of quality of at most {drop} points")

@@ -80,7 +80,7 @@ def _rollout(sheet: Sheet, ink: Ink, dossier: Dossier) -> None:
         guards.append(f"more than {agreement} of rows on which exactly one of it and the baseline is right, as on "
                       "validation")
     if ink.at(DECISION / "budget" / "memory_mb") is not None:
-        guards.append(f"memory above {ink.number(DECISION / 'budget' / 'memory_mb', 'MB')}")
+        guards.append(f"memory above {ink.whole(DECISION / 'budget' / 'memory_mb', 'MB')}")
     for stage in ("Shadow: it answers beside the baseline, and nobody sees its answers",
                   "Canary: the smallest share of the traffic that shows a p95", "Half of the traffic",
                   "All of the traffic, with the baseline kept warm"):
@@ -93,7 +93,7 @@ def _rollout(sheet: Sheet, ink: Ink, dossier: Dossier) -> None:
 def _p95_guard(ink: Ink) -> str:
     """Return the p95 that the limits allow, else the upper bound that was measured."""
     if ink.at(DECISION / "budget" / "p95_ms") is not None:
-        return ink.number(DECISION / "budget" / "p95_ms", "ms")
+        return ink.whole(DECISION / "budget" / "p95_ms", "ms")
     if ink.at(DECISION / "budget" / "min_speedup") is not None:
         allowed = ink.ratio(BASELINE / "latency_ms" / "p95" / "value", DECISION / "budget" / "min_speedup")
         return f"{allowed} ms, the baseline's over the speed-up asked for"

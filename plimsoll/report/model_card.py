@@ -14,6 +14,7 @@ from plimsoll.core.ink import DECISION, EVALUATED, Ink
 from plimsoll.report import facts
 from plimsoll.report.facts import BASELINE, CHOSEN, RECIPE, SENTENCE
 from plimsoll.report.sheet import Paper, Sheet
+from plimsoll.report.words import flat
 
 _CLASSES, _NOTES = 5, 8
 _USE = """```python
@@ -26,7 +27,7 @@ _PIPELINES = {"multi-label": "text-classification"}
 """Tasks that the hub knows by another name."""
 _METRICS = {"entity_f1": "f1", "micro_f1": "f1", "spearman": "spearmanr"}
 _ODD_IN_YAML = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What YAML 1.2 does not allow in a quoted string as it is (section 5.1, printable characters)."""
+"""What YAML 1.2 does not allow as it is (section 5.1, printable characters)."""
 
 
 def write(dossier: Dossier) -> Paper:
@@ -77,8 +78,8 @@ def _front(ink: Ink, dossier: Dossier) -> str:
     sets = list(dict.fromkeys(ink.file(task / split) for split in ("train", "test") if ink.at(task / split)))
     tags = ["plimsoll", *([chosen.recipe.runtime.name(), chosen.recipe.runtime.number] if chosen else [])]
     lines = ["---", 'license: "other"  # to fill: the license of the base model and of the rows',
-             f"base_model: {_yaml(facts.model(ink))}", f"pipeline_tag: {_yaml(_pipeline(ink))}",
-             "tags:", *(f"- {_yaml(tag)}" for tag in tags),
+             f"base_model: {_yaml(ink.file(DECISION / 'spec' / 'model' / 'name'))}",
+             f"pipeline_tag: {_yaml(_pipeline(ink))}", "tags:", *(f"- {_yaml(tag)}" for tag in tags),
              *(["datasets:", *(f"- {_yaml(name)}" for name in sets)] if sets else []),
              *(_model_index(ink, sets[-1] if sets else "unknown", chosen.recipe.runtime.name()) if chosen else [])]
     return "\n".join([*lines, "---", "", ""])
@@ -114,7 +115,7 @@ def _metric(kind: str, name: str, value: str) -> list[str]:
 
 def _yaml(text: str) -> str:
     """Return text as a quoted string of YAML, on one line."""
-    return json.dumps(_ODD_IN_YAML.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split())), ensure_ascii=False)
+    return json.dumps(_ODD_IN_YAML.sub("\N{REPLACEMENT CHARACTER}", flat(text)), ensure_ascii=False)
 
 
 def _settings(ink: Ink, i: int) -> str:

@@ -233,7 +233,7 @@ def _tags_of(decision: Decision) -> dict[str, str]:
 
 
 def _key(name: str) -> str:
-    return _cut(_NO_KEY.sub("_", name), _LONGEST_KEY)
+    return _NO_KEY.sub("_", name)[:_LONGEST_KEY]
 
 
 def _cut(text: str, longest: int) -> str:

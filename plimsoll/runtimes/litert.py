@@ -123,7 +123,8 @@ class Litert(Runtime):
             program, _ = session.prepare(row)
             calls.append((program.index, program.ids.copy(), program.logits.shape))
         session.close()
-        return mean_of(litert_profile.operators(folder / _FILE, calls, self.threads), len(rows))
+        with _quiet_loader():
+            return mean_of(litert_profile.operators(folder / _FILE, calls, self.threads), len(rows))
 
     def _write_from_two(self, model: Path, lengths: tuple[int, ...], sample: Sample, file: Path) -> bool:
         """Convert the shortest and the longest program and work out those between; return whether that held."""

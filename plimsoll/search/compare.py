@@ -96,7 +96,7 @@ def _numbers(a: Opened, b: Opened, tests: Pairing) -> tuple[Compared, ...]:
     found.append(Compared(name=QUALITY_DELTA, how="independent", finding="shown only",
                           first=three[0] and three[0].quality_delta, second=three[1] and three[1].quality_delta,
                           why="what the qualities above come to within each run"))
-    reach = max(_DRIFT, *(d for d in (_drift(a), _drift(b)) if d is not None))
+    reach = max([_DRIFT, *(d for d in (_drift(a), _drift(b)) if d is not None)])
     for who, x, y in sides:
         found.append(_time(f"p95 of the {who}", x and x.latency_ms.p95, y and y.latency_ms.p95, confidence, reach))
     for what, attribute in (("size", "size_mb"), ("peak memory", "peak_memory_mb"), ("cold start", "cold_start_s")):
@@ -279,10 +279,11 @@ def _verdict(found: Contrast) -> str:
         if c is not None and c.change is not None:
             by = (f"{c.change.value:.2f}x that of {a.name} ({c.change.low:.2f} to {c.change.high:.2f})"
                   if c.change.unit == "x" else f"{points(c.change)} against {a.name}")
-            sure = "which noise explains" if c.finding == "cannot be told" else "beyond noise"
+            sure = "not to be told from noise" if c.finding == "cannot be told" else "beyond noise"
             sentences.append(f"{b.name}: {name} {by}, {c.how}, {sure}.")
     differently = sum(t.differs for t in found.trials)
-    sentences.append(f"Of {len(found.trials)} recipes that both tried, {differently} came out differently.")
+    sentences.append(f"Of {len(found.trials)} recipes that both tried, {differently} came out differently."
+                     if found.trials else "They tried no recipe in common.")
     counts = {where: sum(d.where == where for d in found.differs) for where in ("spec", "data", "model", "machine",
                                                                                "versions")}
     other = [f"{where} ({n})" for where, n in counts.items() if n]

@@ -110,10 +110,11 @@ def _apart(k: Known, pen: Pen) -> Table:
     labels = pen.ink.at(LABELS)
     if found is None or not isinstance(labels, list):
         return Table(title="", head=(), rows=())
-    rows = [(pen.ink.quoted(LABELS / number), pen.ink.apart(count, (*found.of, f"class {number}")))
-            for number, count in found.by_class[:_CLASSES]]
     differ, every = pen.ink.apart(found.rows, found.of), pen.ink.apart(found.n, (*found.of, "all"))
-    title = f"{differ} of {every} {found.split} rows are answered differently; by the chosen one's answer"
+    rows = [("all", f"{differ} of {every}"),
+            *((pen.ink.quoted(LABELS / number), pen.ink.apart(count, (*found.of, f"class {number}")))
+              for number, count in found.by_class[:_CLASSES])]
+    title = f"Rows of {found.split} that are answered differently, by the chosen one's answer"
     return Table(title=title, head=("class", "rows"), rows=tuple(rows))
 
 

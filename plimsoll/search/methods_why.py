@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast, get_args
+from collections.abc import Mapping
+from typing import cast
 
 from plimsoll.core import find
 from plimsoll.core.answer import Answer, Step, Table
@@ -13,7 +14,7 @@ from plimsoll.core.parts import Move
 from plimsoll.search import untried
 from plimsoll.search.phrases import Pen
 
-_STAGES: dict[Stage, str] = {"equal_rows": "same rows", "equal_time": "same time", "full": "in full"}
+_STAGES: Mapping[Stage, str] = {"equal_rows": "same rows", "equal_time": "same time", "full": "in full"}
 
 
 def overview(found: Comparison, ink: Ink, ask: str) -> Answer:
@@ -76,7 +77,7 @@ def uncompared(name: str, words: str, pen: Pen) -> tuple[str, list[Step]]:
 def _stages(found: Comparison, i: int, ink: Ink) -> Table:
     winner = next(j for j, m in enumerate(found.methods) if m.state == "chosen")
     rows: list[tuple[str, ...]] = []
-    for stage in get_args(Stage):
+    for stage, words in _STAGES.items():
         cells: list[str] = []
         for j in (i, winner):
             at = COMPARED / "methods" / j
@@ -85,7 +86,7 @@ def _stages(found: Comparison, i: int, ink: Ink) -> Table:
                       ink.number(took, "s", digits=0) if ink.at(took) is not None else "-"]
         change = COMPARED / "methods" / i / "deltas" / stage
         if cells[0] != "-":
-            rows.append((_STAGES.get(stage, stage), *cells, ink.points(change) if ink.at(change) is not None else "-"))
+            rows.append((words, *cells, ink.points(change) if ink.at(change) is not None else "-"))
     name = found.methods[i].move.name()
     return Table(title=f"{found.metric} on the validation rows, stage by stage", rows=tuple(rows),
                  head=("stage", name, "seconds", found.chosen, "seconds", "difference"))

@@ -55,6 +55,8 @@ class Pairing:
     rows: int
     against: str
     """Why not; empty where they can."""
+    apart: str = ""
+    """Why their qualities are no answers to one question, and are not compared at all; empty where they may be."""
 
 
 def opened(folder: Path, dossier: Dossier, other: Path) -> Opened:
@@ -84,12 +86,14 @@ def _prepared(inputs: Mapping[str, str], spec: Spec, folders: Iterable[Path]) ->
 
 def pairing(a: Opened, b: Opened, split: Split) -> Pairing:
     """Return whether a split of both has the same texts and labels in the same order, whatever files they came from."""
+    classes = [x.dossier.decision.data.get("classes") for x in (a, b)]
+    apart = f"{classes[0]} and {classes[1]} classes are two questions" if classes[0] != classes[1] else ""
     if a.data is None or b.data is None:
         which = " and ".join(x.folder.name for x in (a, b) if x.data is None)
-        return Pairing(split, 0, f"the store no longer holds the rows of {which}")
+        return Pairing(split, 0, f"no store here holds the rows of {which}", apart)
     theirs, others = getattr(a.data, split), getattr(b.data, split)
     if (theirs.texts, theirs.labels) != (others.texts, others.labels):
-        return Pairing(split, 0, f"the {split} rows are not the same")
+        return Pairing(split, 0, f"the {split} rows are not the same", apart)
     return Pairing(split, len(theirs), "")
 
 
@@ -101,9 +105,9 @@ def quality(name: str, a: Opened, b: Opened, of: tuple[str, str], measured: tupl
     `confidence`.
     """
     x, y = measured
-    if x.unit != y.unit:
-        return Compared(name=name, first=x, second=y, how="independent", finding="shown only",
-                        why=f"{x.unit} and {y.unit} are different metrics")
+    other = f"{x.unit} and {y.unit} are different metrics" if x.unit != y.unit else rows.apart
+    if other:
+        return Compared(name=name, first=x, second=y, how="independent", finding="shown only", why=other)
     own, theirs = (None, None) if rows.against else (a.evidence(of[0], rows.on), b.evidence(of[1], rows.on))
     against = rows.against
     if not against and (a.spec is None or own is None or theirs is None):

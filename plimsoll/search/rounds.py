@@ -48,15 +48,14 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._races: dict[str, Blocks] = {}
+        self._ratios: dict[tuple[str, str, int], Raced | None] = {}
 
     def ratio(self, first: str, second: str, p: int = 95) -> Raced | None:
         """Return the p-th percentile of one trial's times over that of another, from the last race both were in."""
-        for race in RACES:
-            blocks = self._blocks(race)
-            if first in blocks and second in blocks:
-                found = ratio_of_quantiles(blocks[first], blocks[second], p / 100, confidence=0.99)
-                return Raced(race, found, (f"timings/{race}.jsonl#/{first}", f"timings/{race}.jsonl#/{second}"))
-        return None
+        asked = (first, second, p)
+        if asked not in self._ratios:
+            self._ratios[asked] = self._ratio(*asked)
+        return self._ratios[asked]
 
     def apart(self, first: str, second: str) -> Apart | None:
         """Return on how many rows two trials answer with different classes: test rows where both answered them.
@@ -76,6 +75,14 @@ class Kept:
             return Apart(split, int(np.count_nonzero(mine != its)), len(mine),
                          tuple((int(classes[i]), int(rows[i])) for i in order),
                          (f"scores/{files[0].name}", f"scores/{files[1].name}"))
+        return None
+
+    def _ratio(self, first: str, second: str, p: int) -> Raced | None:
+        for race in RACES:
+            blocks = self._blocks(race)
+            if first in blocks and second in blocks:
+                found = ratio_of_quantiles(blocks[first], blocks[second], p / 100, confidence=0.99)
+                return Raced(race, found, (f"timings/{race}.jsonl#/{first}", f"timings/{race}.jsonl#/{second}"))
         return None
 
     def _blocks(self, race: str) -> Blocks:

@@ -68,7 +68,9 @@ def _of_methods(folder: Path, asked: Sequence[str], ask: str) -> Answer:
     ink = Ink({COMPARISON: json.loads(found.to_json())})
     if not asked:
         return methods_why.overview(found, ink, ask)
-    return methods_why.compared(found, asked[-1].replace("-", "_"), len(asked), ink, f"{ask} --not {asked[-1]}")
+    last = asked[-1].replace("-", "_")
+    depth = sum(name.replace("-", "_") == last for name in asked)
+    return methods_why.compared(found, last, depth, ink, f"{ask} --not {shlex.quote(asked[-1])}")
 
 
 def _nothing_made(dossier: Dossier, ink: Ink, without: Sequence[str]) -> Answer:
@@ -93,13 +95,10 @@ def _overview(pen: Pen, ask: str) -> Answer:
     made = [k for k in ran.every if k.made]
     stand = standing.limits(pen.ink)
     held = "; ".join(f"{x.limit} {x.allowed} allowed, {x.measured}, {x.room} to spare" for x in stand)
-    if decision.verdict == "met":
-        said = [f"{pen.recipe(ran.chosen)} holds every limit, and of {pen.count(ran.every)} on record, "
-                f"{pen.number_of(made)} measured, none that does is faster beyond the noise. By their bounds: {held}."]
-    else:
-        relaxing = decision.binding.relaxing if decision.binding is not None else ()
-        said = [f"{pen.ink.sentence(DECISION / 'why')} By their bounds: {held}.",
-                *(pen.ink.sentence(DECISION / "binding" / "relaxing" / i) for i in range(len(relaxing)))]
+    relaxing = decision.binding.relaxing if decision.binding is not None else ()
+    said = [f"{pen.ink.sentence(DECISION / 'why')} Of {pen.count(ran.every)} on record {pen.number_of(made)} were "
+            f"measured. The limits by their bounds: {held}.",
+            *(pen.ink.sentence(DECISION / "binding" / "relaxing" / i) for i in range(len(relaxing)))]
     others = [k for k in made if not k.chosen]
     second = ran.fastest(others)
     if second is not None:
@@ -111,9 +110,9 @@ def _overview(pen: Pen, ask: str) -> Answer:
                     f"{pen.lost(second)}")
     limits = Table(title="Limits", head=("limit", "allowed", "measured", "to spare at its bound"),
                    rows=tuple((x.limit, x.allowed, x.measured, x.room) for x in stand))
-    evidence = dict.fromkeys(["decision.json", ran.chosen.evidence, *([second.evidence] if second else [])])
+    evidence = ["decision.json", ran.chosen.evidence, *([second.evidence] if second is not None else [])]
     return Answer(question=f"why {ran.chosen.id}?", sentence=" ".join(said), tables=(limits,) if limits.rows else (),
-                  numbers=pen.ink.figures, evidence=tuple(evidence), deeper=tuple(questions(ran, ask)))
+                  numbers=pen.ink.figures, evidence=tuple(dict.fromkeys(evidence)), deeper=tuple(questions(ran, ask)))
 
 
 def questions(ran: Ran, ask: str) -> list[Step]:
@@ -193,9 +192,9 @@ def _of_these(asked: Sequence[Facet], found: Sequence[Known], own: bool, pen: Pe
     if best is None:
         first = ruled_out or found[0]
         reason = pen.ink.sentence(first.reason_at) if first.reason_at is not None else ""
-        said.append(f"None of {pen.count(found)} was measured. {pen.recipe(first)}: {reason or f'{first.state}.'} "
-                    f"The chosen one {pen.numbers(pen.ran.chosen)}.")
-        return " ".join(said), [first]
+        said += [f"None of {pen.count(found)} was measured. {pen.recipe(first)}: {reason or f'{first.state}.'}",
+                 untried.foreseen(asked, pen), f"The chosen one {pen.numbers(pen.ran.chosen)}."]
+        return " ".join(filter(None, said)), [first]
     if len(found) == 1:
         said.append(f"{pen.recipe(best)} {pen.numbers(best)}; the chosen one {pen.numbers(pen.ran.chosen)}."
                     f"{pen.lost(best)}")

@@ -72,17 +72,22 @@ def in_order(tags: Sequence[str]) -> list[OperatorGroup]:
     if rest or layers < 1:
         return ["other" if _is_product(tag) else group_of("", tag) for tag in tags]
     groups: list[OperatorGroup] = []
-    seen = 0
+    seen = since = norm = 0  # products; other operators since the last one, and how many of them a norm is
     for tag in tags:
-        seen += _is_product(tag)
-        place = (seen - 1) % _LAYER_PRODUCTS
         if group_of("", tag) == "quantize":
             groups.append("quantize")
-        elif seen == 0:
+            continue
+        product = _is_product(tag)
+        seen, since = seen + product, 0 if product else since + 1
+        place = (seen - 1) % _LAYER_PRODUCTS
+        if _AFTER[place] == "norm" and seen < len(products) - 1:
+            norm = since
+        if seen == 0:
             groups.append("embedding")
-        elif seen == len(products):
+        # what follows the last layer's norm pools for the head
+        elif seen == len(products) or (seen == len(products) - 1 and since > norm):
             groups.append("head")
-        elif _is_product(tag):
+        elif product:
             groups.append("attention" if place < 4 else "feed-forward")
         else:
             groups.append(_AFTER[place])

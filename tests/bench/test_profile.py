@@ -59,9 +59,12 @@ def test_a_staged_request_gets_the_answer_of_a_whole_one(null_folder: Path) -> N
         assert len(clock) == len(STAGES) + 1
 
 
-def test_tagged_words_and_pairs_are_staged_too(null_folder: Path, tag_tables: dict[str, Any]) -> None:
+def test_tagged_words_are_staged_too(null_folder: Path, tag_tables: dict[str, Any]) -> None:
     with load(sealed(null_folder, "token-classification")) as tagger:
         assert tagger.staged(b'{"text": " x  y light"}')[0] == tagger.predict(["x y light"])[0]
+
+
+def test_pairs_are_staged_too(null_folder: Path) -> None:
     with load(sealed(null_folder, "sentence-similarity", label="label")) as pairs:
         body = json.dumps({"text": f"w1 light{PAIR}w2 light"}).encode()
         assert pairs.staged(body)[0] == pairs.predict([["w1 light", "w2 light"]])[0]

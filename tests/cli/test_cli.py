@@ -152,6 +152,11 @@ def test_not_met_exits_with_three(spec: Path, null_folder: Path, capsys: pytest.
         (["report", "nowhere", "--requests-per-s", "0"], "--requests-per-s needs a number above 0"),
         (["predict", "nowhere", "--text", "x"], "holds no artifact.json"),
         (["list", "movers"], "movers"),
+        (["why"], "RUN"),
+        (["why", "nowhere"], "nowhere holds no finished search"),
+        (["why", "nowhere", "--nut", "eager"], "--nut"),
+        (["report", "nowhere", "--as", "case-study"], "nowhere holds no finished search"),
+        (["report", "nowhere", "--as", "novel"], "novel"),
     ],
 )
 def test_bad_calls_exit_with_two_and_say_what_to_do(
@@ -203,6 +208,37 @@ def test_evaluate_prints_what_it_found_and_keeps_both_pages(
         assert words in printed
     assert json.loads((out / "evaluation.json").read_text())["rows"] == 900
     assert "# Evaluation of null fast" in (out / "evaluation.md").read_text()
+
+
+def test_why_answers_from_what_a_run_recorded(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out)])
+    capsys.readouterr()
+    assert cli.run(["why", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("null fast holds every limit", "to spare at its bound", f"plimsoll why {out} --not eager"):
+        assert words in printed
+    assert cli.run(["why", str(out), "--not", "eager", "--not", "eager"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("times the chosen one's", "is under the least asked for 2x", "beside the chosen one"):
+        assert words in printed
+    assert cli.run(["why", str(out), "--not", "onnxrntime"]) == 2
+    assert 'did you mean "onnxruntime"?' in capsys.readouterr().err
+
+
+def test_report_writes_a_paper_into_the_run_or_where_it_is_told_to(
+    spec: Path, null_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = null_folder / "runs" / "x"
+    cli.run(["tune", str(spec), "--out", str(out)])
+    capsys.readouterr()
+    assert cli.run(["report", str(out), "--as", "launch"]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "launch.md")
+    assert (out / "launch.md").read_text().startswith("# Launch checklist: null fast")
+    assert cli.run(["report", str(out), "--as", "model-card", "--out", str(null_folder / "README.md")]) == 0
+    assert "model-index:" in (null_folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("arguments", "says"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,24 @@ from plimsoll.search.tune import tune
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 
+@pytest.fixture(scope="module")
+def made() -> list[Path]:
+    """The runs folder of a search, once there is one; tests get copies."""
+    return []
+
+
 @pytest.fixture
-def run(null_folder: Path, null_tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(null_folder: Path, null_tables: dict[str, Any], made: list[Path], tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(null_folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     rows = (null_folder / "test.jsonl").read_text().splitlines(keepends=True)
     (null_folder / "test.jsonl").write_text("".join(rows[:300]))
-    tune(Spec.parse(null_tables), Path("runs/one"))
+    if made:
+        shutil.copytree(made[0], "runs")
+    else:
+        tune(Spec.parse(null_tables), Path("runs/one"))
+        made.append(Path(shutil.copytree("runs", tmp_path_factory.mktemp("made") / "runs")))
     return Path("runs/one")
 
 
@@ -40,7 +52,7 @@ def test_two_runs_side_by_side_on_the_terminal_and_on_a_page(
 def test_a_run_is_logged_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["track", str(run), "--experiment", "mine"]) == 0
     first = capsys.readouterr().out
-    assert "experiment mine: 6 runs added" in first
+    assert "experiment mine: 7 runs added" in first
     assert "mlflow server --backend-store-uri sqlite:///" in first
     assert Path("runs/mlflow.db").exists()
     assert cli.run(["track", str(run), "--experiment", "mine"]) == 0

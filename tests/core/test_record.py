@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plimsoll.core.errors import RunError
-from plimsoll.core.record import Measurement, digest, exact
+from plimsoll.core.record import Measurement, digest, exact, leaves
 
 finite_or_infinite = st.floats(allow_nan=False)
 
@@ -53,3 +53,10 @@ def test_different_values_have_different_digests(a: object, b: object) -> None:
 
     same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
     assert (digest(a) == digest(b)) == same
+
+
+def test_leaves_of_nested_tables_have_dotted_keys() -> None:
+    moves = [{"move": "finetune"}, {"keep": [1, 2]}]
+    nested = {"task": {"text": "text", "none": None}, "search": {"moves": moves}, "x": {}}
+    assert leaves(nested) == {"task.text": "text", "task.none": None, "search.moves.0.move": "finetune",
+                              "search.moves.1.keep": [1, 2]}

@@ -64,23 +64,36 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line.removeprefix("$ ")) for line in lines]
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every page runs: a spec names its rows by their whole path, so a finished run belongs to one place."""
+    return tmp_path_factory.mktemp("howto") / "home"
+
+
 @pytest.fixture
-def home(null_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(null_folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with what the pages name: rows, rows of another task, a spec and a finished run of it."""
-    rows = (null_folder / "test.jsonl").read_text().splitlines(keepends=True)
-    (null_folder / "test.jsonl").write_text("".join(rows[:300]))
-    (null_folder / "other.jsonl").write_text("".join(rows[300:]))
-    (null_folder / "spec.toml").write_text(SPEC)
-    (null_folder / "benchmarks").mkdir()
-    shutil.copytree(ROOT / "benchmarks" / "results", null_folder / "benchmarks" / "results")
-    monkeypatch.chdir(null_folder)
-    monkeypatch.syspath_prepend(null_folder)
+    kept, first = place.with_name("kept"), not place.exists()
+    if first:
+        shutil.copytree(null_folder, place)
+        rows = (place / "test.jsonl").read_text().splitlines(keepends=True)
+        (place / "test.jsonl").write_text("".join(rows[:300]))
+        (place / "other.jsonl").write_text("".join(rows[300:]))
+        (place / "spec.toml").write_text(SPEC)
+        shutil.copytree(ROOT / "benchmarks" / "results", place / "benchmarks" / "results")
+    else:
+        shutil.rmtree(place)
+        shutil.copytree(kept, place)
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     before = set(sys.modules)
-    assert cli.run(["tune", "spec.toml"]) == 0
-    yield null_folder
+    if first:
+        assert cli.run(["tune", "spec.toml"]) == 0
+        shutil.copytree(place, kept)
+    yield place
     for name in set(sys.modules) - before:  # those the page itself wrote
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(null_folder)):
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(place)):
             del sys.modules[name]
 
 
@@ -150,4 +163,5 @@ def _run_file(file: Path) -> None:
     spec.loader.exec_module(module)
     for name, test in vars(module).items():
         if name.startswith("test_") and inspect.isfunction(test):
+            (file.parent / name).mkdir()
             test(file.parent / name)

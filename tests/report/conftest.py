@@ -138,8 +138,9 @@ def make() -> Callable[..., Dossier]:
             chosen=side(chosen, "artifact"),
             binding=None if met else Binding(limit="quality_drop", floor=m(-0.002, "accuracy"), nearest_miss=chosen.id,
                                              floor_from=words("floor"), relaxing=(words("relaxing"),)),
-            rejected=tuple(Rejected(trial=t.id, recipe=t.recipe, state=t.state, reason=words(f"rejected{i}"),
-                                    evidence=f"trials/{t.id}.json") for i, t in enumerate(ran) if t is not chosen),
+            rejected=tuple(
+                Rejected(trial=t.id, recipe=t.recipe, state=t.state, reason=t.reason or words(f"rejected{i}"),
+                         evidence=f"trials/{t.id}.json") for i, t in enumerate(ran) if t is not chosen),
             front=tuple(front), notes=(words("note"),), data={"rows": {"train": 900}, "warnings": [words("warning")]},
             machine={"fingerprint": {"cpu": words("cpu"), "cores_allowed": 2.0}, "digest": "abc",
                      "ceilings": {"fp32_kernel": words("kernel"), "fp32_gflops": 200.0}},

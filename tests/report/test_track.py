@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,25 @@ def made(folder: Path, **changes: Any) -> Dossier:
 def no_store_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing here writes to a store that the machine's user has set, or into the folder the tests run in."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store: MLflow takes seconds to make its tables, and a copy takes none."""
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        client(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty: Path) -> Path:
+    """A folder for runs with an empty store in it."""
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty, tmp_path / "runs")
+    return tmp_path / "runs"
 
 
 def client(uri: str) -> Any:
@@ -104,8 +122,8 @@ def test_a_run_is_logged_beside_the_run_folders_with_numbers_bounds_and_pages(tm
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_every_trial_is_a_run_inside_with_its_recipe_and_what_became_of_it(tmp_path: Path) -> None:
-    tracked = track.log(made(tmp_path / "runs" / "one"))
+def test_every_trial_is_a_run_inside_with_its_recipe_and_what_became_of_it(home: Path) -> None:
+    tracked = track.log(made(home / "one"))
     inside = {r.data.tags["plimsoll.trial"]: r for r in runs(tracked.store)
               if r.data.tags.get("mlflow.parentRunId") == tracked.run_id}
     assert set(inside) == {PLAIN.id, FAST.id}
@@ -118,11 +136,11 @@ def test_every_trial_is_a_run_inside_with_its_recipe_and_what_became_of_it(tmp_p
     assert fast.info.end_time - fast.info.start_time == 1000
 
 
-def test_logging_again_doubles_nothing_and_adds_what_came_later(tmp_path: Path) -> None:
-    dossier = made(tmp_path / "runs" / "one")
+def test_logging_again_doubles_nothing_and_adds_what_came_later(home: Path) -> None:
+    dossier = made(home / "one")
     first = track.log(dossier)
-    (tmp_path / "runs" / "one" / "report.html").write_text("<html></html>")
-    (tmp_path / "runs" / "one" / "decision.json").touch()
+    (home / "one" / "report.html").write_text("<html></html>")
+    (home / "one" / "decision.json").touch()
     again = track.log(dossier, artifact=True)
     assert (again.run_id, again.new) == (first.run_id, 0)
     assert len(runs(first.store)) == 3
@@ -132,8 +150,8 @@ def test_logging_again_doubles_nothing_and_adds_what_came_later(tmp_path: Path) 
     assert [f.path for f in there.list_artifacts(first.run_id, "artifact")] == ["artifact/weights.bin"]
 
 
-def test_a_logging_that_was_cut_off_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dossier, real = made(tmp_path / "runs" / "one"), track._fill
+def test_a_logging_that_was_cut_off_is_gone_on_with(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dossier, real = made(home / "one"), track._fill
     calls = iter(range(100))
 
     def cut_off(*args: Any) -> None:
@@ -144,8 +162,7 @@ def test_a_logging_that_was_cut_off_is_gone_on_with(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(track, "_fill", cut_off)
     with pytest.raises(KeyboardInterrupt):
         track.log(dossier)
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(track, "_fill", real)
     tracked = track.log(dossier)
     assert tracked.new == 1
     logged = runs(tracked.store)
@@ -154,8 +171,8 @@ def test_a_logging_that_was_cut_off_is_gone_on_with(tmp_path: Path, monkeypatch:
     assert all("recipe" in r.data.params for r in logged)
 
 
-def test_another_run_of_the_same_spec_is_another_run_and_a_copy_is_not(tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path / 'team' / 'store.db'}"
+def test_another_run_of_the_same_spec_is_another_run_and_a_copy_is_not(home: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{home / 'mlflow.db'}"
     first = track.log(made(tmp_path / "one"), store)
     other = track.log(made(tmp_path / "two", speedup_p95=m(4.6, "x")), store)
     copy = track.log(made(tmp_path / "three" / "one"), store)
@@ -164,22 +181,22 @@ def test_another_run_of_the_same_spec_is_another_run_and_a_copy_is_not(tmp_path:
 
 
 def test_the_store_that_is_set_is_used_and_the_one_that_is_given_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = f"sqlite:///{tmp_path / 'set.db'}"
+    (home / "mlflow.db").unlink()
+    uri, given = (f"sqlite:///{shutil.copy(empty, home / f'{name}.db')}" for name in ("set", "given"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    dossier = made(tmp_path / "runs" / "one")
+    dossier = made(home / "one")
     assert track.log(dossier, experiment="other").store == uri
     assert len(runs(uri, "other")) == 3
-    assert not (tmp_path / "runs" / "mlflow.db").exists()
-    given = f"sqlite:///{tmp_path / 'given.db'}"
+    assert not (home / "mlflow.db").exists()
     assert track.log(dossier, given).store == given
 
 
-def test_whatever_text_a_record_holds_is_cut_to_what_the_store_takes(tmp_path: Path) -> None:
+def test_whatever_text_a_record_holds_is_cut_to_what_the_store_takes(home: Path) -> None:
     spec = {"task": {"notes": "x" * 9000, 'odd "key": [1]/..//': 1, "k" * 400: 2},
             "many": {f"key{i}": i for i in range(250)}}
-    tracked = track.log(made(tmp_path / "runs" / ("n" * 251), spec=spec, why="w" * 9000))
+    tracked = track.log(made(home / ("n" * 251), spec=spec, why="w" * 9000))
     run = client(tracked.store).get_run(tracked.run_id)
     assert len(run.data.params["spec.task.notes"]) == 6000
     assert run.data.params["spec.task.odd _key__ _1__..__"] == "1"
@@ -189,9 +206,9 @@ def test_whatever_text_a_record_holds_is_cut_to_what_the_store_takes(tmp_path: P
     assert len(run.info.run_name) == 250
 
 
-def test_a_decision_without_numbers_is_logged_too(tmp_path: Path) -> None:
+def test_a_decision_without_numbers_is_logged_too(home: Path) -> None:
     nothing: dict[str, Any] = dict.fromkeys(("three_numbers", "speedup_p95", "speedup_p50", "baseline", "chosen"))
-    dossier = made(tmp_path / "runs" / "one", **nothing, verdict="not-met")
+    dossier = made(home / "one", **nothing, verdict="not-met")
     run = client(track.log(dossier).store).get_run(track.log(dossier).run_id)
     assert run.data.metrics == {"seconds_total": 60.0, "seconds_build": 2.5}
     with pytest.raises(UserError, match="no artifact to log"):

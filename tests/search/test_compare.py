@@ -13,6 +13,7 @@ from plimsoll.core.contrast import Compared, Contrast
 from plimsoll.core.decision import Decision
 from plimsoll.core.errors import RunError
 from plimsoll.core.spec import Spec
+from plimsoll.search import races
 from plimsoll.search.compare import compared
 from plimsoll.search.tune import tune
 
@@ -26,10 +27,11 @@ def made() -> dict[str, Path]:
 
 
 @pytest.fixture
-def runs(null_folder: Path, null_tables: Tables, made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-         ) -> Path:
+def runs(null_folder: Path, null_tables: Tables, made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory,
+         monkeypatch: pytest.MonkeyPatch) -> Path:
     """a, and b of the same spec; `seed`: another seed; `data`: other test rows; `worse`: no limit on quality."""
     if "runs" not in made:
+        monkeypatch.setattr(races, "_LONG_REQUESTS", (200, 200))  # the times of a fake tell little anyway
         home = tmp_path_factory.mktemp("compared") / "runs"
         rows = (null_folder / "test.jsonl").read_text().splitlines(keepends=True)
         (null_folder / "test.jsonl").write_text("".join(rows[:300]))
@@ -120,30 +122,32 @@ def test_a_run_from_elsewhere_finds_its_rows_beside_the_other_and_without_any_is
     assert number(compared(away, runs / "a"), QUALITY).how == "paired"
     shutil.rmtree(runs / ".store")
     found = compared(runs / "b", away)
-    assert "no longer holds the rows" in number(found, QUALITY).why
+    assert "no store here holds the rows" in number(found, QUALITY).why
     assert (found.first.name, found.second.name) == ("runs/b", "elsewhere/b")
 
 
-def test_absolute_times_are_compared_only_beyond_drift(runs: Path) -> None:
-    slower = runs / "b" / "decision.json"
-    record = json.loads(slower.read_text())
-    for factor, finding in ((1.2, "cannot be told"), (50.0, "more")):
-        changed = json.loads(json.dumps(record))
-        base = changed["baseline"]["latency_ms"]["p95"]
-        changed["baseline"]["latency_ms"]["p95"] = base | {k: base[k] * factor for k in ("value", "low", "high")}
-        slower.write_text(json.dumps(changed))
-        p95 = number(compared(runs / "b", runs / "a"), "p95 of the baseline")
-        assert p95.how == "drift"
-        assert number(compared(runs / "a", runs / "b"), "p95 of the baseline").finding == finding
-        assert p95.finding == {"more": "less"}.get(finding, finding)
-    assert "drift" in p95.why
+def changed(run: Path, key: str, times: float, of: Path) -> None:
+    """Write into a run's decision a measurement of another run's, times a factor."""
+    whole, other = (json.loads((folder / "decision.json").read_text()) for folder in (run, of))
+    place, (*path, last) = whole, key.split(".")
+    for name in path:
+        place, other = place[name], other[name]
+    place[last] = other[last] | {k: other[last][k] * times for k in ("value", "low", "high")}
+    (run / "decision.json").write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize(("times", "finding", "back"), [
+    (1.2, "cannot be told", "cannot be told"), (50, "more", "less"),
+])
+def test_absolute_times_are_compared_only_beyond_drift(runs: Path, times: float, finding: str, back: str) -> None:
+    changed(runs / "b", "baseline.latency_ms.p95", times, of=runs / "a")
+    there, again = (number(compared(runs / x, runs / y), "p95 of the baseline") for x, y in ("ab", "ba"))
+    assert (there.how, there.finding, again.finding) == ("drift", finding, back)
+    assert "drift" in there.why
 
 
 def test_speedups_are_compared_as_ratios_of_ratios(runs: Path) -> None:
-    faster = runs / "b" / "decision.json"
-    record = json.loads(faster.read_text())
-    record["speedup_p95"] |= {k: record["speedup_p95"][k] * 100 for k in ("value", "low", "high")}
-    faster.write_text(json.dumps(record))
+    changed(runs / "b", "speedup_p95", 100, of=runs / "a")
     speed = number(compared(runs / "a", runs / "b"), "speed-up at p95")
     assert (speed.how, speed.finding) == ("independent", "more")
     assert speed.change is not None
@@ -160,6 +164,15 @@ def test_a_decision_without_its_run_is_compared_as_far_as_it_goes(runs: Path, tm
     assert number(found, QUALITY).finding == "less"
     broken = next(t for t in found.trials if t.recipe == "null broken")
     assert (broken.first, broken.second, broken.differs) == ("failed", "failed", False)
+
+
+def test_another_number_of_classes_is_another_question(runs: Path) -> None:
+    record = json.loads((runs / "b" / "decision.json").read_text())
+    record["data"]["classes"] = 77
+    (runs / "b" / "decision.json").write_text(json.dumps(record))
+    chosen = number(compared(runs / "a", runs / "b"), QUALITY)
+    assert (chosen.finding, chosen.change) == ("shown only", None)
+    assert chosen.why == "3 and 77 classes are two questions"
 
 
 def test_a_limit_ruled_out_before_anything_was_made_has_no_numbers(runs: Path, tmp_path: Path) -> None:

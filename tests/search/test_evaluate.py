@@ -158,6 +158,7 @@ def test_calls_that_cannot_be_answered_are_refused_before_anything_is_asked(good
     with pytest.raises(RunError, match="neither a run nor an artifact"):
         evaluate(tmp_path)
     (good / "decision.json").unlink()
+    (good / "evaluation.json").unlink()  # what the search itself left
     with pytest.raises(RunError, match="has not come to an end"):
         evaluate(good)
     assert not (good / "evaluation.json").exists()

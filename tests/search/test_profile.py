@@ -29,14 +29,22 @@ def made() -> dict[str, Path]:
 
 
 @pytest.fixture
-def ended(null_folder: Path, null_tables: Tables, made: dict[str, Path]) -> Path:
-    """A finished run whose spec splits its latency."""
-    null_tables["budget"] |= {"split": {"preprocess": 0.3, "model": 0.5}}
+def tables(null_folder: Path, null_tables: Tables) -> Tables:
+    """The null spec with a fifth of its test rows, and its latency split."""
+    rows = (null_folder / "test.jsonl").read_text().splitlines(keepends=True)
+    (null_folder / "test.jsonl").write_text("".join(rows[:180]))
+    null_tables["budget"] = {"min_speedup": 2.0, "split": {"preprocess": 0.3, "model": 0.5}}
+    return null_tables
+
+
+@pytest.fixture
+def ended(null_folder: Path, tables: Tables, made: dict[str, Path]) -> Path:
+    """A finished run."""
     out = null_folder / "runs" / "a"
     if "run" in made:
         shutil.copytree(made["run"], out.parent)
     else:
-        tune(Spec.parse(null_tables), out)
+        tune(Spec.parse(tables), out)
         made["run"] = shutil.copytree(out.parent, null_folder / "kept")
     return out
 
@@ -45,22 +53,22 @@ def test_a_search_leaves_a_profile_and_a_trace_of_both_sides(ended: Path) -> Non
     assert {p.name for p in ended.glob("profile-*")} == FILES
     found = gathered(ended).profiles
     assert found["baseline"].artifact == "null delay_ms=1.5"
-    assert found["chosen"].artifact == "null fast"
+    assert found["chosen"].artifact == "null wrong"
     assert [a.name for a in found["chosen"].budget] == ["preprocess", "model"]
     assert found["chosen"].machine == gathered(ended).decision.machine["digest"]
     log = [json.loads(line) for line in (ended / "log.jsonl").read_text().splitlines()]
-    assert [e["note"] for e in log if e["stage"] == "profile"] == ["baseline: null delay_ms=1.5", "chosen: null fast"]
+    assert [e["note"] for e in log if e["stage"] == "profile"] == ["baseline: null delay_ms=1.5", "chosen: null wrong"]
 
 
 def test_a_profile_that_breaks_loses_no_search(
-    null_folder: Path, null_tables: Tables, monkeypatch: pytest.MonkeyPatch
+    null_folder: Path, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object) -> Profile:
         raise ChildError("the process was killed by SIGKILL")
 
     monkeypatch.setattr(sides, "measure", broken)
     out = null_folder / "runs" / "b"
-    assert tune(Spec.parse(null_tables), out).verdict == "met"
+    assert tune(Spec.parse(tables), out).verdict == "met"
     assert gathered(out).profiles == {}
     assert "no profile of the chosen: the process was killed by SIGKILL" in (out / "log.jsonl").read_text()
 
@@ -114,7 +122,6 @@ test = "test.jsonl"
 name = "{null_folder / "model"}"
 [budget]
 min_speedup = 2.0
-quality_drop = 0.02
 split = {{preprocess = 0.3, model = 0.5}}
 [target]
 threads = 1

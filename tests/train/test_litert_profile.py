@@ -9,12 +9,13 @@ import pytest
 from plimsoll.core.errors import Unsupported
 from plimsoll.train import litert_profile as part
 
-PRODUCT, ROUND = "Fully Connected (NC, QD8, F32, QC8W) GEMM", "Convert (NC, F32, QD8)"
+PRODUCT, ROUND = "Fully Connected (NC, QDU8, F32, QC8W) GEMM", "Convert (NC, F32, QD8)"
 LAYER = [
     ROUND, PRODUCT, PRODUCT, PRODUCT, "Transpose (ND, X32) Transpose", "Batch Matrix Multiply (NC, F32) GEMM",
     "Softmax (NC, F32)", "Batch Matrix Multiply (NC, F32) GEMM", ROUND, PRODUCT, "Add (ND)", "Mean (ND)", ROUND,
     PRODUCT, "GELU (NC)", ROUND, PRODUCT, "Add (ND)", "Mean (ND)"]
-PROGRAM = ["GATHER", "Add (ND)", *LAYER, *LAYER, ROUND, PRODUCT, "Copy (NC, X32)"]
+PROGRAM = ["GATHER", "Add (ND)", *LAYER, *LAYER, "Sum (ND) Reduce2", "Divide (ND)", ROUND, PRODUCT,
+           "Copy (NC, X32)"]
 
 
 def test_the_order_says_which_product_is_which() -> None:
@@ -24,7 +25,7 @@ def test_the_order_says_which_product_is_which() -> None:
     layer |= dict.fromkeys((10, 11, 17, 18), "norm") | dict.fromkeys((13, 14, 16), "feed-forward")
     for start in (2, 2 + len(LAYER)):
         assert groups[start:start + len(LAYER)] == [layer[i] for i in range(len(LAYER))]
-    assert groups[-3:] == ["quantize", "head", "head"]
+    assert groups[-5:] == ["head", "head", "quantize", "head", "head"], "pooling is the head's"
 
 
 def test_a_model_of_another_layout_goes_by_kinds() -> None:

@@ -27,7 +27,7 @@ from plimsoll.report.page.figures import (
     recipes,
     roles,
 )
-from plimsoll.report.page.limits import Held
+from plimsoll.report.page.limits import Held, amount
 from plimsoll.report.words import flat, number
 
 _SHOWN = (0, 5, 10, 25, 50, 75, 90, 95, 99, 100)
@@ -38,25 +38,27 @@ _OVERLOADED = 1.6
 
 def load(held: list[Held]) -> Figure | None:
     """Return how much of each limit is used, or None where nothing was measured."""
-    rows: Rows = [{"limit": flat(h.says), "used": min(h.used, _OVERLOADED), "says": f"{_percent(h.used)}: {h.spare}",
-                   "holds": h.holds} for h in held if h.used is not None]
+    rows: Rows = [{"limit": flat(h.says).replace(" at ", "\nat "), "used": min(h.used, _OVERLOADED),
+                   "percent": _percent(h.used), "spare": h.spare, "holds": h.holds}
+                  for h in held if h.used is not None]
     if not rows:
         return None
-    y = alt.Y("limit:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=190,
-                                                             labelColor=INK))
+    y = alt.Y("limit:N", sort=None, title=None, axis=alt.Axis(
+        ticks=False, domain=False, labelColor=INK, labelExpr="split(datum.label, '\\n')"))
     base = chart(rows).encode(
         y=y, x=alt.X("used:Q", title=None, scale=alt.Scale(domain=[0, _OVERLOADED]),
                      axis=alt.Axis(format=".0%", values=[0, 0.5, 1], grid=False)))
     color = alt.when(alt.datum.holds).then(alt.value(CHOSEN)).otherwise(alt.value(BAD))
     line = chart([{"line": 1}]).mark_rule(color=INK, strokeWidth=2).encode(x="line:Q")
     layers = (base.mark_bar(height=10).encode(color=color, tooltip=[
-                  alt.Tooltip("limit:N"), alt.Tooltip("says:N", title="used, by the bound that decides")]),
-              line, base.mark_text(align="left", dx=6).encode(text="says:N"))
+                  alt.Tooltip("limit:N"), alt.Tooltip("percent:N", title="used, by the bound that decides"),
+                  alt.Tooltip("spare:N", title="left")]),
+              line, base.mark_text(align="left", dx=6).encode(text="percent:N"))
     return figure(
         "load", "How far each limit is loaded",
         "Each bar is the share of a limit that the deciding bound uses up; a bar over the line at 100 % breaks it.",
         alt.layer(*layers), ("limit", "measured", "used", "left"),
-        [(h.says, h.measured, _percent(h.used), h.spare) for h in held if h.used is not None], alt.Step(34))
+        [(h.says, h.measured, _percent(h.used), h.spare) for h in held if h.used is not None], 44 * len(rows))
 
 
 def front(dossier: Dossier) -> Figure | None:
@@ -76,14 +78,16 @@ def front(dossier: Dossier) -> Figure | None:
             "change": f"{f.quality_delta * 100:+.2f} points on {f.on}"})
     x = alt.X("p95_ms:Q", title="p95 of a request, ms, log scale (left: faster)",
               scale=log_scale([f.p95_ms for f in decision.front]), axis=alt.Axis(format="~g", tickCount=6))
-    y = alt.Y("points:Q", title="quality against the baseline, points", scale=alt.Scale(zero=True, padding=14))
+    y = alt.Y("points:Q", title="quality against the baseline, points",
+              scale=alt.Scale(zero=True, padding=14), axis=alt.Axis(tickCount=6))
     base = chart(rows).encode(x=x, y=y)
     pick = alt.selection_point(fields=["trial"], on="click", name="pick", empty=False)
-    points = base.mark_point(filled=True, size=130, opacity=1, cursor="pointer").encode(
+    points = base.mark_point(filled=True, size=150, opacity=1, cursor="pointer").encode(
         color=alt.Color("role:N", scale=alt.Scale(domain=["chosen", "baseline", "on the front", "beaten"],
-                                                  range=[CHOSEN, BASELINE, INK, FAINT])),
+                                                  range=[CHOSEN, BASELINE, INK, FAINT]),
+                        legend=alt.Legend(columns=2)),
         shape=alt.Shape("on:N", scale=alt.Scale(domain=["test", "validation"], range=["circle", "diamond"]),
-                        legend=alt.Legend(symbolFillColor=MUTED, symbolStrokeColor=MUTED)),
+                        legend=alt.Legend(title="judged on", symbolFillColor=MUTED, symbolStrokeColor=MUTED)),
         stroke=alt.when(pick).then(alt.value(INK)).otherwise(alt.value("var(--paper)")),
         strokeWidth=alt.when(pick).then(alt.value(3)).otherwise(alt.value(1)),
         tooltip=[alt.Tooltip("recipe:N"), alt.Tooltip("p95:N"), alt.Tooltip("change:N", title="quality"),
@@ -126,7 +130,7 @@ def latencies(dossier: Dossier) -> Figure | None:
             domain=["baseline", "chosen"], range=[[5, 3], [1, 0]]), legend=None))
     marked = chart(marks).encode(x=x, y=y, color=color, tooltip=[
         alt.Tooltip("who:N"), alt.Tooltip("says:N", title="with its bounds")])
-    labels = [marked.transform_filter(alt.datum.up == up).mark_text(align="left", dx=8, dy=up)
+    labels = [marked.transform_filter(alt.datum.up == up).mark_text(align="left", dx=8, dy=up).encode(text="label:N")
               for up in (14, -10)]
     bars = marked.mark_rule(strokeWidth=5, opacity=0.35).encode(x=alt.X("low:Q"), x2="high:Q")
     limit = [] if decision.budget.p95_ms is None else [_rule("ms", decision.budget.p95_ms, "limit of p95")]
@@ -143,21 +147,29 @@ def _percent(share: float) -> str:
     return "unbounded" if math.isinf(share) else f"{share:.0%}"
 
 
-def _lines(decision: Decision) -> list[alt.Chart]:
+def _lines(decision: Decision) -> list[alt.LayerChart]:
     """Return a dashed line for each limit of speed and quality."""
-    budget, lines = decision.budget, []
+    budget = decision.budget
+    lines: list[alt.LayerChart] = []
     if budget.p95_ms is not None:
         lines.append(_rule("p95_ms", budget.p95_ms, "limit of p95"))
     if budget.min_speedup is not None and decision.three_numbers is not None:
         lines.append(_rule("p95_ms", decision.three_numbers.baseline_p95_ms.value / budget.min_speedup,
-                           f"baseline's p95 / {budget.min_speedup:g}"))
+                           f"baseline's p95 / {budget.min_speedup:g}", top=True))
     if budget.quality_drop is not None:
-        lines.append(_rule("points", -budget.quality_drop * 100, f"at most {budget.quality_drop * 100:g} points lost"))
+        lines.append(_rule("points", -budget.quality_drop * 100,
+                           f"at most {amount('quality_drop', budget.quality_drop)} lost"))
     return lines
 
 
-def _rule(field: str, value: float, says: str) -> alt.Chart:
-    base = chart([{field: value, "says": says}]).mark_rule(strokeDash=[3, 4], color=MUTED, clip=True)
-    tooltip = alt.Tooltip("says:N", title="limit")
-    return base.encode(x=f"{field}:Q", tooltip=tooltip) if field != "points" else base.encode(
-        y="points:Q", tooltip=tooltip)
+def _rule(field: str, value: float, says: str, *, top: bool = False) -> alt.LayerChart:
+    """Return a line across the chart at a value of one axis, and what it stands for at its end."""
+    base = chart([{field: value, "says": says}])
+    line = base.mark_rule(strokeDash=[3, 4], color=MUTED, clip=True)
+    words = base.mark_text(color=MUTED, align="left", baseline="top" if top else "bottom", dx=4, dy=4 if top else -4,
+                           clip=True).encode(text="says:N")
+    if field == "points":
+        y = alt.Y("points:Q")
+        return alt.layer(line.encode(y=y), words.encode(y=y, x=alt.value(0)))
+    x = alt.X(f"{field}:Q")
+    return alt.layer(line.encode(x=x), words.encode(x=x, y=alt.value(0 if top else "height")))

@@ -27,7 +27,8 @@ LOOK: dict[str, Any] = {
              "tickColor": FAINT, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
              "titlePadding": 10, "labelPadding": 6},
     "legend": {"labelColor": INK, "titleColor": MUTED, "labelFontSize": 12, "orient": "top", "title": None,
-               "symbolSize": 90, "columnPadding": 16},
+               "symbolSize": 90, "columnPadding": 16, "columns": 3, "titleOrient": "left", "titleFontSize": 12,
+               "titleFontWeight": "normal", "layout": {"top": {"direction": "vertical", "anchor": "start"}}},
     "text": {"color": INK, "fontSize": 12},
     "rule": {"color": MUTED},
 }
@@ -60,9 +61,12 @@ class Figure:
 
 def figure(
     name: str, title: str, note: str, chart: alt.Chart | alt.LayerChart, head: Sequence[str],
-    rows: Sequence[Sequence[Cell]], height: int | alt.Step = 300,
+    rows: Sequence[Sequence[Cell]], height: int,
 ) -> Figure:
-    """Return a figure of a chart that is as wide as its place on the page."""
+    """Return a figure of a chart that is as wide as its place on the page, and `height` pixels high.
+
+    A height in steps of a scale would make Vega-Lite warn that it cannot fit what it was not asked to fit.
+    """
     spec = chart.properties(width="container", height=height, description=f"{title}. {note}").to_dict()
     del spec["$schema"]  # the version is the one that is beside it in the file
     return Figure(name, title, note, spec, tuple(head), tuple(tuple(row) for row in rows))

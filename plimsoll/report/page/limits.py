@@ -44,14 +44,14 @@ def held(decision: Decision) -> list[Held]:
         if allowed is None:
             continue
         measured = _measured(limit, decision)
-        words = f"{says} {_value(limit, allowed)}"
+        words = f"{says} {amount(limit, allowed)}"
         if measured is None:
             found.append(Held(limit, words, "", None, None, ""))
             continue
         left, used = _left(limit, measured, allowed)
         side = "to spare" if left >= 0 else "too much" if limit != "min_speedup" else "too little"
         found.append(Held(limit, words, delta(measured) if limit == "quality_drop" else number(measured), left >= 0,
-                          used, f"{_value(limit, abs(left))} {side}"))
+                          used, f"{amount(limit, abs(left))} {side}"))
     return found
 
 
@@ -76,7 +76,10 @@ def _left(limit: Limit, measured: Measurement, allowed: float) -> tuple[float, f
     return allowed - bound, bound / allowed if allowed > 0 else None
 
 
-def _value(limit: Limit, value: float) -> str:
+def amount(limit: Limit, value: float) -> str:
+    """Return a value of a limit with its unit, to three digits."""
     if math.isinf(value):
         return "unbounded"
-    return f"{value * 100:.3g} points" if limit == "quality_drop" else f"{value:.3g}{_UNIT[limit]}"
+    if limit == "quality_drop":
+        return f"{value * 100:.3g} point{'' if f'{value * 100:.3g}' == '1' else 's'}"
+    return f"{value:.3g}{_UNIT[limit]}"

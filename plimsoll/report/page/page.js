@@ -25,7 +25,7 @@
     for (const section of sections) section.classList.toggle("off", !seen(section, view));
     document.documentElement.dataset.view = view;
     const links = sections.filter((s) => seen(s, view)).map((s) =>
-      make("a", s.querySelector("h2").textContent, { href: `#${view}/${s.id}` }));
+      make("a", s.dataset.short, { href: `#${view}/${s.id}` }));
     document.getElementById("sections").replaceChildren(...links);
   };
   const go = () => {

@@ -23,6 +23,7 @@ from plimsoll.report.page.figures import (
 from plimsoll.report.words import flat, number
 
 _CEILINGS = (("fp32", "fp32_gflops"), ("bf16", "bf16_gflops"), ("int8", "int8_gops"))
+_SHAPES = {"fp32": "circle", "bf16": "square", "int8": "triangle-up", "-": "cross"}
 _STAGE_COLORS = alt.Scale(domain=list(STAGES), range=[f"var(--stage-{i})" for i in range(len(STAGES))])
 
 
@@ -50,7 +51,7 @@ def _stages(profiles: Mapping[Who, Profile], *, shares: bool) -> Figure | None:
     name, title, note = (
         ("stage-shares", "Which stage to look at", "The same stages as shares of each request.") if shares else
         ("stages", "The stages of a request", "From the bytes that come in to the answer that goes out, on one scale."))
-    return figure(name, title, note, bars, ("artifact", "stage", "mean, share", "p95"), table, alt.Step(40))
+    return figure(name, title, note, bars, ("artifact", "stage", "mean, share", "p95"), table, 44 * len(profiles))
 
 
 def _operators(profiles: Mapping[Who, Profile]) -> Figure | None:
@@ -71,7 +72,7 @@ def _operators(profiles: Mapping[Who, Profile]) -> Figure | None:
     return figure("operators", "Inside the model: groups of operators",
                   "By the profile of each artifact's own runtime, slower than without one.", bars,
                   ("artifact", "group", "mean", "of all operators", "computed in", "heaviest operators"), table,
-                  alt.Step(14))
+                  36 * len({r["group"] for r in rows}))
 
 
 def roofline(profiles: Mapping[Who, Profile]) -> Figure | None:
@@ -100,10 +101,10 @@ def roofline(profiles: Mapping[Who, Profile]) -> Figure | None:
     ends: Rows = [{"ceiling": f"{name} ceiling", "intensity": high, "gops": rate} for name, rate in rates.items()]
     names = chart(ends).mark_text(align="right", dy=-7, color=MUTED).encode(x=x, y=y, text="ceiling:N")
     base = chart(rows).encode(x=x, y=y)
+    shapes = {n: s for n, s in _SHAPES.items() if n in {r["number"] for r in rows}}
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
         color=alt.Color("who:N", scale=SIDES),
-        shape=alt.Shape("number:N", scale=alt.Scale(domain=["fp32", "bf16", "int8", "-"],
-                                                   range=["circle", "square", "triangle-up", "cross"]),
+        shape=alt.Shape("number:N", scale=alt.Scale(domain=list(shapes), range=list(shapes.values())),
                         legend=alt.Legend(symbolFillColor=MUTED, symbolStrokeColor=MUTED)),
         tooltip=[alt.Tooltip("who:N"), alt.Tooltip("group:N"), alt.Tooltip("number:N", title="computed in"),
                  alt.Tooltip("says:N", title="rate")])

@@ -52,7 +52,7 @@ def groups(of: Sequence[Group], what: str, whole: float, metric: str) -> Figure 
         f"Share of each {what}'s test rows that are right, with bounds; dashed is {metric} of all rows.{more}",
         alt.layer(line, base.mark_rule(strokeWidth=3, opacity=0.4).encode(x=x, x2="high:Q"),
                   base.mark_point(filled=True, size=60, opacity=1).encode(x="value:Q")),
-        (what, "share right", "flags"), [(r["name"], r["says"], r["flags"]) for r in rows], alt.Step(18))
+        (what, "share right", "flags"), [(r["name"], r["says"], r["flags"]) for r in rows], 20 * len(rows))
 
 
 def timeline(dossier: Dossier) -> Figure | None:
@@ -71,7 +71,7 @@ def timeline(dossier: Dossier) -> Figure | None:
                                for s, r in zip(spans, rows, strict=True)]
     return figure("timeline", "What the search was at",
                   "One bar for each line of the log, up to the next one.", bars,
-                  ("minute", "stage", "took", "what"), table, alt.Step(22))
+                  ("minute", "stage", "took", "what"), table, 24 * len({s.stage for s in spans}))
 
 
 def as_tried(dossier: Dossier) -> Figure | None:
@@ -92,7 +92,8 @@ def as_tried(dossier: Dossier) -> Figure | None:
         return None
     scale = log_scale([r["value"] for r in rows]) if timed else alt.Scale(zero=False, padding=12)
     title = "p95, ms, log scale" if timed else "on validation"
-    x = alt.X("minute:Q", title="minutes since the search began", axis=alt.Axis(tickCount=8))
+    x = alt.X("minute:Q", title="minutes since the search began", scale=alt.Scale(zero=True),
+              axis=alt.Axis(tickCount=8))
     axis = alt.Axis(format="~g", tickCount=5) if timed else alt.Axis(format=".1%", tickCount=5)
     y = alt.Y("value:Q", title=title, scale=scale, axis=axis)
     points = chart(rows).mark_point(filled=True, size=110, opacity=1, cursor="pointer").encode(

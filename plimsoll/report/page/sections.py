@@ -106,15 +106,17 @@ def nameless(found: Evaluation) -> Evaluation:
     return found.model_copy(update={"classes": numbered, "flips": flips, "verdict": ""})
 
 
-def cells(group: Group, *, classes: bool) -> list[tuple[str, float | None]]:
-    """Return a group's row: what each cell says, and what it is sorted by."""
-    own = [_cell(group.quality, share)]
+def cells(group: Group, *, classes: bool) -> list[tuple[str, str, float | None]]:
+    """Return a group's row: what each cell says, its bounds, and what it is sorted by."""
+    own = [_percent(group.quality)]
     if classes:
-        own += [_cell(group.precision, share), _cell(group.f1, share)]
-    below = group.p_below_baseline
-    return [(f"{group.n:,}", group.n), *own, _cell(group.change, delta),
-            (f"{group.p_below_rest:.2g}", group.p_below_rest),
-            ("-", None) if below is None else (f"{below:.2g}", below)]
+        own += [_percent(group.precision), _percent(group.f1)]
+    change = ("-", "", None) if group.change is None else (
+        f"{group.change.value * 100:+.2f}", f"{group.change.low * 100:+.2f} to {group.change.high * 100:+.2f}",
+        group.change.value)
+    chances = [("-", "", None) if p is None else (f"{p:.2g}", "", p)
+               for p in (group.p_below_rest, group.p_below_baseline)]
+    return [(f"{group.n:,}", "", group.n), *own, change, *chances]
 
 
 def lost(flip: Flip) -> bool:
@@ -122,8 +124,9 @@ def lost(flip: Flip) -> bool:
     return flip.baseline == flip.label
 
 
-def _cell(m: Measurement | None, words: Any) -> tuple[str, float | None]:
-    return ("-", None) if m is None else (words(m), m.value)
+def _percent(m: Measurement | None) -> tuple[str, str, float | None]:
+    return ("-", "", None) if m is None else (
+        f"{m.value:.1%}", f"{m.low * 100:.1f} to {m.high * 100:.1f}", m.value)
 
 
 def _big(decision: Decision) -> list[Big]:
@@ -194,5 +197,6 @@ def _sides(decision: Decision) -> list[tuple[str, str, str]]:
 
 
 def _scores(base: Side, chosen: Side) -> list[str]:
-    """Return the metrics that are one number each on both sides."""
-    return [k for k, v in base.scores.items() if isinstance(v, float) and isinstance(chosen.scores.get(k), float)]
+    """Return the metrics beside the headline one that are one number each on both sides."""
+    return [k for k, v in base.scores.items()
+            if k != base.quality.unit and isinstance(v, float) and isinstance(chosen.scores.get(k), float)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from plimsoll.core import find
-from plimsoll.core.decision import Rejected
+from plimsoll.core.decision import Rejected, Side
 from plimsoll.core.dossier import Dossier
 from plimsoll.core.parts import Part
 from plimsoll.core.record import Measurement
@@ -25,11 +25,16 @@ def panels(dossier: Dossier, *, rows: bool) -> dict[str, dict[str, Any]]:
     """
     rejected = {r.trial: r for r in dossier.decision.rejected}
     names = roles(dossier)
-    known = {t.id: t for t in dossier.trials}
-    # a decision that came without its folder still names its trials
-    known |= {r.trial: Trial(id=r.trial, recipe=r.recipe, state=r.state) for r in rejected.values()
-              if r.trial not in known}
+    # a decision that came without its folder still knows what it says of its trials
+    known = {r.trial: Trial(id=r.trial, recipe=r.recipe, state=r.state) for r in rejected.values()}
+    known |= {s.trial: _of(s) for s in (dossier.decision.baseline, dossier.decision.chosen) if s is not None}
+    known |= {t.id: t for t in dossier.trials}
     return {one.id: _panel(one, rejected.get(one.id), names.get(one.id, ""), rows=rows) for one in known.values()}
+
+
+def _of(side: Side) -> Trial:
+    return Trial(id=side.trial, recipe=side.recipe, state="measured", quality=side.quality, latency_ms=side.latency_ms,
+                 size_mb=side.size_mb, peak_memory_mb=side.peak_memory_mb, cold_start_s=side.cold_start_s)
 
 
 def _panel(trial: Trial, rejected: Rejected | None, role: str, *, rows: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from plimsoll.core.trial import Trial
 
 BETWEEN = "timing and planning"
 """After a recipe is tried until the next line: races and tables move a bar on the screen and leave no line."""
+_MOMENT_S = 0.1
 _READ, _TRIED = "read", "tried"
 
 
@@ -35,9 +36,9 @@ class Tried:
 def spans(dossier: Dossier) -> list[Span]:
     """Return the stages in order; neighbouring lines of one stage and note are one span."""
     events = _events(dossier.log)
-    ends = [*(float(e["elapsed_s"]) for e in events[1:]), dossier.decision.seconds.get("total", 0.0)]
+    ends = [float(e["elapsed_s"]) for e in events[1:]] + [dossier.decision.seconds.get("total", 0.0)]
     found: list[Span] = []
-    for event, end in zip(events, ends, strict=True):
+    for event, end in zip(events, ends, strict=False):  # no event: no end of one either
         stage = BETWEEN if event["stage"] == _TRIED else str(event["stage"])
         begin = float(event["elapsed_s"])
         note = "" if stage == BETWEEN else str(event.get("note", event.get("text", "")))
@@ -45,7 +46,7 @@ def spans(dossier: Dossier) -> list[Span]:
             found[-1] = Span(stage, found[-1].begin_s, max(end, begin), "")
         else:
             found.append(Span(stage, begin, max(end, begin), note))
-    return found
+    return [s for s in found if s.stage != BETWEEN or s.end_s - s.begin_s >= _MOMENT_S]
 
 
 def tried(dossier: Dossier) -> list[Tried]:
