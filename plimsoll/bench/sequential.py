@@ -60,6 +60,20 @@ def design_effect(late: ArrayLike, total: ArrayLike) -> float:
     return max(1.0, variance / (share * (1 - share) / all_))
 
 
+def clustering(late: ArrayLike, over: ArrayLike, total: ArrayLike) -> float:
+    """Return by how much less the requests of a run are worth than independent ones, to the share of late ones.
+
+    late, total: counts of consecutive blocks of time, [blocks]; over: how many were slower than each of some lower
+    levels, such as half the limit, [levels, blocks]. The largest design effect of them all: lateness that was not seen
+    yet would come in clusters like those of the nearly late that were, and a run without one late request is no proof
+    if it met the three moments in which a queue built up. Levels that most exceed say nothing of a tail and are passed
+    over.
+    """
+    totals = np.asarray(total, dtype=np.float64)
+    rows = [row for row in np.asarray(over, dtype=np.float64) if row.sum() <= totals.sum() / 2]
+    return max(design_effect(row, totals) for row in (np.asarray(late, dtype=np.float64), *rows))
+
+
 def decide(punctual: float, late: float, p: float, confidence: float = CONFIDENCE) -> Decided | None:
     """Return whether the share on time is shown to be above `p` (held) or below it (broken), or None for not yet.
 

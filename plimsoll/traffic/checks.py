@@ -45,7 +45,7 @@ def checked(load: Load, asked: Asked, seen: Seen) -> Load:
 def rising(load: Load) -> bool:
     """Return whether latency rose over the run, beyond chance and beyond what one would overlook."""
     found = _trend_of(load)
-    return found is not None and _counts(found) and found.slope > 0
+    return found is not None and counts_as_trend(found) and found.slope > 0
 
 
 def _client(load: Load, asked: Asked) -> Check:
@@ -78,7 +78,7 @@ def _steady(load: Load) -> Check:
         return Check(name="steady", holds=True, says="the median latency is 0")
     way = "rose" if found.slope > 0 else "fell"
     sure = f"p = {found.p:.2g} of {found.n} medians"
-    if _counts(found):
+    if counts_as_trend(found):
         return Check(name="steady", holds=False, says=(
             f"the median latency {way} by {abs(found.change):.0%} over the run ({sure}): it was not what it would be"))
     return Check(name="steady", holds=True, says=(
@@ -90,7 +90,8 @@ def _trend_of(load: Load) -> Trend | None:
     return trend(medians) if len(medians) >= 2 else None
 
 
-def _counts(found: Trend) -> bool:
+def counts_as_trend(found: Trend) -> bool:
+    """Return whether a trend of medians is beyond chance, and large enough to matter."""
     return found.p <= _SURELY_A_TREND and abs(found.change) > _A_TREND_THAT_COUNTS
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from plimsoll.bench.sequential import CONFIDENCE, Decided, decide, design_effect
+from plimsoll.bench.sequential import CONFIDENCE, Decided, clustering, decide
 from plimsoll.bench.trend import trend
 from plimsoll.core.parts import Event
 from plimsoll.core.traffic import Highest, Load, Outcome, Step
 from plimsoll.traffic.book import Book
-from plimsoll.traffic.checks import rising
-from plimsoll.traffic.weigh import P99
+from plimsoll.traffic.checks import counts_as_trend, rising
+from plimsoll.traffic.weigh import BLOCKS, LEVELS, P99
 
 _PROBED = 0.7
 """Share of the rate that the service answers when it always has something to do, to begin with."""
@@ -24,9 +24,9 @@ _PRECISION = 1.05
 """Ratio of broken to held at which the search ends: closer than that, the machine's own drift decides."""
 _MOST_STEPS = 16
 _LOWEST_PER_S = 0.5
-_BLOCK_S = 0.5
+_BLOCK_S = 0.25
 _LEAST_S = 4.0
-"""Before it nothing is decided: eight blocks are needed to see whether lateness comes in clusters, or rises."""
+"""Before it nothing is decided: it takes sixteen blocks to see whether the slow ones come in clusters, or rise."""
 _BETWEEN_S = 0.5
 
 Try = Callable[[float, "Watch"], Load]
@@ -43,9 +43,10 @@ class Watch:
     decided: Decided | None = None
     _at: int = 0
     _start: float = math.nan
-    _late: list[int] = field(default_factory=list[int])
-    _total: list[int] = field(default_factory=list[int])
+    _counts: list[list[int]] = field(default_factory=list[list[int]])
+    """By block of time: requests, late ones, and those slower than each of the levels."""
     _times: list[list[float]] = field(default_factory=list[list[float]])
+    """Of the accepted ones, by block."""
 
     def __call__(self, book: Book, now: float) -> bool:
         """Return whether what is known by now decides it.
@@ -54,41 +55,50 @@ class Watch:
         cannot hide by not being answered yet.
         """
         if math.isnan(self._start) and book.due:
-            self._start = book.due[0]
+            self._start = book.due[0] + self.skip_s
         while self._at < len(book.due) and book.due[self._at] < now - self.limit_s:
             self._count(book, self._at)
             self._at += 1
-        if len(self._total) * _BLOCK_S < _LEAST_S:
+        if len(self._counts) * _BLOCK_S < _LEAST_S:
             return False
-        late, total = sum(self._late), sum(self._total)
-        alike = design_effect(self._late, self._total)
-        found = decide((total - late) / alike, late / alike, P99)
-        if found == "held" and self._rising():
+        late, total = sum(c[1] for c in self._counts), sum(c[0] for c in self._counts)
+        if decide(total - late, late, P99) is None:  # nor would it be if they were worth less
             return False
-        self.decided = found
-        return found is not None
+        worth = self._clustering()
+        self.decided = decide((total - late) / worth, late / worth, P99)
+        if self.decided == "held" and self._rising():
+            self.decided = None
+        return self.decided is not None
 
     def _count(self, book: Book, index: int) -> None:
-        block = int((book.due[index] - self._start - self.skip_s) / _BLOCK_S)
-        if book.due[index] - self._start < self.skip_s:
+        due = book.due[index]
+        if due < self._start:
             return
-        while len(self._total) <= block:
-            self._late.append(0)
-            self._total.append(0)
+        block = int((due - self._start) / _BLOCK_S)
+        while len(self._counts) <= block:
+            self._counts.append([0] * (2 + len(LEVELS)))
             self._times.append([])
-        took = book.done[index] - book.due[index]
-        on_time = book.status[index] == 200 and took <= self.limit_s
-        self._total[block] += 1
-        self._late[block] += not on_time
+        counts = self._counts[block]
+        counts[0] += 1
+        took = math.inf
         if book.status[index] == 200:
+            took = book.done[index] - due
             self._times[block].append(took)
+        if took > self.limit_s:
+            counts[1] += 1
+        for i, level in enumerate(LEVELS, 2):
+            if took <= level * self.limit_s:
+                break
+            counts[i] += 1
+
+    def _clustering(self) -> float:
+        counts = np.array(self._counts)
+        parts = np.array([part.sum(axis=0) for part in np.array_split(counts, min(BLOCKS, len(counts)))])
+        return clustering(parts[:, 1], parts[:, 2:].T, parts[:, 0])
 
     def _rising(self) -> bool:
         medians = [float(np.median(times)) for times in self._times if times]
-        if len(medians) < 2:
-            return False
-        found = trend(medians)
-        return found.slope > 0 and found.p <= 0.01 and found.change > 0.1
+        return len(medians) >= 2 and counts_as_trend((found := trend(medians))) and found.slope > 0
 
 
 def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, report: Callable[[Event], None]

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.bench.sequential import design_effect, on_time
+from plimsoll.bench.sequential import clustering, on_time
 from plimsoll.bench.stats import quantile
 from plimsoll.core.record import Measurement
 from plimsoll.core.traffic import Load, Stretch
 from plimsoll.traffic.book import FAULTS, Floats, Outcomes
 
 P99 = 0.99
+LEVELS = (0.5, 0.25, 0.125, 0.0625)
+"""Shares of the limit at which it is looked at how the slow ones come."""
+BLOCKS = 16
+"""Of a run, to see that: few, so that each is longer than a queue takes to empty."""
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": P99}
 _STRETCHES = 30
 _STAGES = b"\r\nserver-timing:"
@@ -68,9 +72,9 @@ def weighed(run: Outcomes, window: Window, *, rate_per_s: float | None = None, l
     if late is None or limit_ms is None:
         return load
     in_time = answered & (run.latency_ms <= limit_ms)
-    clustering = design_effect(*clusters(counted, late, window))
+    worth = clustered(counted, late, limit_ms, window)
     return load.model_copy(update={
-        "late": int(late.sum()), "clustering": clustering, "holds": holds(late, clustering),
+        "late": int(late.sum()), "clustering": worth, "holds": holds(late, worth),
         "goodput_per_s": int(in_time.sum()) / window.seconds})
 
 
@@ -79,17 +83,23 @@ def late_ones(counted: Outcomes, limit_ms: float) -> NDArray[np.bool_]:
     return ~(counted.accepted & (counted.latency_ms <= limit_ms))
 
 
-def holds(late: NDArray[np.bool_], clustering: float) -> bool:
-    """Return whether it is shown that 99 of 100 requests are within the limit."""
+def holds(late: NDArray[np.bool_], worth: float) -> bool:
+    """Return whether it is shown that 99 of 100 requests are within the limit; so many are worth one independent one."""
     t = int(late.sum())
-    return on_time((late.size - t) / clustering, t / clustering, P99)
+    return on_time((late.size - t) / worth, t / worth, P99)
 
 
-def clusters(counted: Outcomes, late: NDArray[np.bool_], window: Window) -> tuple[Floats, Floats]:
-    """Return how many requests of each second were late, and how many there were: float64 [seconds], [seconds]."""
-    blocks = max(8, min(600, round(window.seconds)))
-    place = _places(counted, window, blocks)
-    return (np.bincount(place, late, blocks).astype(np.float64), np.bincount(place, None, blocks).astype(np.float64))
+def clustered(counted: Outcomes, late: NDArray[np.bool_], limit_ms: float, window: Window) -> float:
+    """Return how many requests are worth one independent one: `bench.sequential.clustering` over the window."""
+    place = _places(counted, window, BLOCKS)
+    if not place.size:
+        return 1.0
+
+    def by_block(which: NDArray[np.bool_]) -> Floats:
+        return np.bincount(place[which], minlength=BLOCKS).astype(np.float64)
+
+    slower = [by_block(~(counted.accepted & (counted.latency_ms <= level * limit_ms))) for level in LEVELS]
+    return clustering(by_block(late), slower, by_block(np.ones_like(late)))
 
 
 def errors(counted: Outcomes) -> dict[str, int]:
