@@ -86,7 +86,7 @@ class Load(Record):
     late: int | None = None
     """Not answered with 200 within the limit, for whatever reason; None without a limit."""
     clustering: float = 1.0
-    """How many requests of this run are worth one independent one to the share that is late: `design_effect`."""
+    """How many requests of this run are worth an independent one to the share that is late: slow ones come together."""
     holds: bool | None = None
     """Whether 99 of 100 are shown to be within the limit; None without one."""
     latency_ms: dict[str, Measurement] = Field(default_factory=dict[str, Measurement])

@@ -98,7 +98,7 @@ class Watch:
 
     def _rising(self) -> bool:
         medians = [float(np.median(times)) for times in self._times if times]
-        return len(medians) >= 2 and counts_as_trend((found := trend(medians))) and found.slope > 0
+        return len(medians) >= 2 and counts_as_trend(found := trend(medians)) and found.slope > 0
 
 
 def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, report: Callable[[Event], None]

@@ -84,7 +84,7 @@ def late_ones(counted: Outcomes, limit_ms: float) -> NDArray[np.bool_]:
 
 
 def holds(late: NDArray[np.bool_], worth: float) -> bool:
-    """Return whether it is shown that 99 of 100 requests are within the limit; so many are worth one independent one."""
+    """Return whether it is shown that 99 of 100 requests are within the limit, where so many are worth one."""
     t = int(late.sum())
     return on_time((late.size - t) / worth, t / worth, P99)
 
