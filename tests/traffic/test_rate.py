@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from plimsoll.bench.sequential import Decided
@@ -111,6 +112,32 @@ def test_on_time_for_long_enough_is_held() -> None:
 def test_late_or_never_answered_is_broken() -> None:
     assert looked([0.005] * 300 + [0.05] * 900, 0.005).decided == "broken"
     assert looked([0.005] * 300 + [None] * 900, 0.005).decided == "broken"
+
+
+def queued(rate_per_s: float, seed: int, seconds: float = 12.0, limit_s: float = 0.01) -> Decided | None:
+    """Return what a watch decides of a single server that answers 1,000 a second on average, in random times.
+
+    Its latency is exponential: a share of exp(-(1000 - rate) * limit) is late, and late ones come in clusters.
+    """
+    rng = np.random.default_rng(seed)
+    due = np.sort(rng.uniform(0.0, seconds, rng.poisson(rate_per_s * seconds)))
+    work = np.cumsum(rng.exponential(0.001, due.size))
+    done = np.maximum.accumulate(due - np.concatenate([[0.0], work[:-1]])) + work
+    book, watch = Book(), Watch(limit_s, 1.0)
+    book.expect(due.tolist())
+    for index, at in enumerate(done.tolist()):
+        book.close(index, 200, at, None)
+    for look in np.arange(0.25, seconds, 0.25).tolist():
+        if watch(book, look):
+            break
+    return watch.decided
+
+
+def test_a_queue_well_below_its_limit_is_held_and_one_above_it_is_not() -> None:
+    # at 539 a second one of a hundred is late
+    assert [queued(270.0, seed) for seed in range(12)].count("held") >= 11
+    assert "held" not in [queued(570.0, seed) for seed in range(30)]
+    assert [queued(700.0, seed) for seed in range(12)] == ["broken"] * 12
 
 
 def test_nothing_is_decided_on_a_second_of_it() -> None:
