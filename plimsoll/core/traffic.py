@@ -69,7 +69,7 @@ class Stretch(Record):
     failed: int
 
 
-class Load(Record):
+class UnderLoad(Record):
     """What a service did under one load. All but the warm-up counts."""
 
     rate_per_s: float | None = None
@@ -131,7 +131,7 @@ class Step(Record):
     rate_per_s: float
     outcome: Outcome
     why: str
-    load: Load
+    load: UnderLoad
 
 
 class Highest(Record):
@@ -172,7 +172,7 @@ class TrafficReport(Record):
     format: int = 1
     asked: Asked
     asker: Asker = "plimsoll"
-    load: Load | None = None
+    load: UnderLoad | None = None
     """None for a search, whose loads are in its steps."""
     highest: Highest | None = None
     loadgen: LoadGen | None = None

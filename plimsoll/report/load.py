@@ -10,7 +10,7 @@ from rich.table import Table
 
 from plimsoll.core.record import Measurement
 from plimsoll.core.store import write_atomic
-from plimsoll.core.traffic import TRAFFIC_RECORD, Asked, Load, TrafficReport
+from plimsoll.core.traffic import TRAFFIC_RECORD, Asked, TrafficReport, UnderLoad
 from plimsoll.report.words import plain, safe
 
 _PAGE = "load.md"
@@ -107,7 +107,7 @@ def _asked(asked: Asked) -> list[list[str]]:
     return rows
 
 
-def _held(load: Load, asked: Asked) -> list[list[str]]:
+def _held(load: UnderLoad, asked: Asked) -> list[list[str]]:
     rows = [[f"latency {name}", f"{_ms(m)} ms, from sent {_ms(load.from_sent_ms.get(name))} ms (n={m.n:,})"]
             for name, m in load.latency_ms.items()]
     rows += [
@@ -127,17 +127,17 @@ def _held(load: Load, asked: Asked) -> list[list[str]]:
     return rows
 
 
-def _refusals(load: Load) -> _Table:
+def _refusals(load: UnderLoad) -> _Table:
     return ("Refusals, from sent", ["", "ms"], [[name, _ms(m)] for name, m in load.refusal_ms.items()])
 
 
-def _stages(load: Load) -> _Table:
+def _stages(load: UnderLoad) -> _Table:
     return ("Where the time goes, by the service itself", ["stage", "p50 ms", "p95 ms", "mean ms", "answers"], [
         [name, *(f"{s[k]:.4f}" for k in ("p50", "p95", "mean")), f"{s['n']:,.0f}"]
         for name, s in load.stages_ms.items()])
 
 
-def _checks(load: Load) -> _Table:
+def _checks(load: UnderLoad) -> _Table:
     return ("Is the measurement valid?", ["", "", ""],
             [[c.name, "yes" if c.holds else "NO", c.says] for c in load.checks])
 

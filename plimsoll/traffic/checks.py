@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from plimsoll.bench.sequential import fewest_on_time
 from plimsoll.bench.trend import Trend, trend
-from plimsoll.core.traffic import Asked, Check, Load
+from plimsoll.core.traffic import Asked, Check, UnderLoad
 from plimsoll.traffic.service import predictions
 from plimsoll.traffic.weigh import P99
 
@@ -34,7 +34,7 @@ class Seen:
     after: Mapping[str, float] | None
 
 
-def checked(load: Load, asked: Asked, seen: Seen) -> Load:
+def checked(load: UnderLoad, asked: Asked, seen: Seen) -> UnderLoad:
     """Return a load with the checks that its numbers hang on."""
     open_loop = asked.scenario == "server"
     found = [_client(load, asked), _connections(load, asked), _rate(load)] if open_loop else []
@@ -42,13 +42,13 @@ def checked(load: Load, asked: Asked, seen: Seen) -> Load:
     return load.model_copy(update={"checks": tuple(found)})
 
 
-def rising(load: Load) -> bool:
+def rising(load: UnderLoad) -> bool:
     """Return whether latency rose over the run, beyond chance and beyond what one would overlook."""
     found = _trend_of(load)
     return found is not None and counts_as_trend(found) and found.slope > 0
 
 
-def _client(load: Load, asked: Asked) -> Check:
+def _client(load: UnderLoad, asked: Asked) -> Check:
     p50 = load.latency_ms.get("p50")
     whole, what = (asked.p99_ms, "the limit") if asked.p99_ms is not None else (
         p50.value if p50 else math.inf, "the median")
@@ -58,19 +58,19 @@ def _client(load: Load, asked: Asked) -> Check:
         f"{allowed:.3f} ms is a tenth of {what}"))
 
 
-def _connections(load: Load, asked: Asked) -> Check:
+def _connections(load: UnderLoad, asked: Asked) -> Check:
     return Check(name="connections", holds=load.waited_share <= _MAY_WAIT, says=(
         f"{load.waited_share:.2%} of the requests were due while all {asked.connections} connections were busy: the "
         f"service saw {asked.connections} at once at most, though all were timed from when they were due"))
 
 
-def _rate(load: Load) -> Check:
+def _rate(load: UnderLoad) -> Check:
     due = load.requests / load.seconds
     return Check(name="rate", holds=load.achieved_per_s >= _MUST_BE_SENT * due, says=(
         f"{load.achieved_per_s:.1f} requests a second were sent while {due:.1f} were due"))
 
 
-def _steady(load: Load) -> Check:
+def _steady(load: UnderLoad) -> Check:
     found = _trend_of(load)
     if found is None or found.n < 2:
         return Check(name="steady", holds=False, says="too little was answered to see whether latency has a trend")
@@ -85,7 +85,7 @@ def _steady(load: Load) -> Check:
         f"the median latency has no trend that is sure and large enough to count ({found.change:+.1%}, {sure})"))
 
 
-def _trend_of(load: Load) -> Trend | None:
+def _trend_of(load: UnderLoad) -> Trend | None:
     medians = [s.p50_ms for s in load.stretches if s.p50_ms is not None and s.accepted >= _A_STRETCH]
     return trend(medians) if len(medians) >= 2 else None
 
@@ -95,13 +95,13 @@ def counts_as_trend(found: Trend) -> bool:
     return found.p <= _SURELY_A_TREND and abs(found.change) > _A_TREND_THAT_COUNTS
 
 
-def _samples(load: Load) -> Check:
+def _samples(load: UnderLoad) -> Check:
     needed = fewest_on_time(0, P99)
     return Check(name="samples", holds=load.accepted >= needed, says=(
         f"{load.accepted:,} requests were accepted, and it takes {needed} to say anything of p99"))
 
 
-def _service(load: Load, seen: Seen) -> Check:
+def _service(load: UnderLoad, seen: Seen) -> Check:
     if len(load.versions) > 1:
         return Check(name="service", holds=False, says=(
             f"answers named {len(load.versions)} versions, so the numbers are of none of them"))

@@ -15,7 +15,7 @@ import numpy as np
 from plimsoll.bench.machine import fingerprint
 from plimsoll.core.errors import UserError
 from plimsoll.core.parts import Event
-from plimsoll.core.traffic import Asked, Highest, Load, LoadGen, Scenario, TrafficReport
+from plimsoll.core.traffic import Asked, Highest, LoadGen, Scenario, TrafficReport, UnderLoad
 from plimsoll.traffic import arrivals, bodies, loadgen, rate
 from plimsoll.traffic.book import Outcomes
 from plimsoll.traffic.checks import Seen, checked
@@ -110,7 +110,7 @@ def load(question: Question, report: Report = lambda event: None, logs: Path | N
     asked = _asked(question)
     job = _Job(question, asked, sending, machine, report)
     highest: Highest | None = None
-    found: Load | None = None
+    found: UnderLoad | None = None
     generated: LoadGen | None = None
     with tempfile.TemporaryDirectory() as scratch:
         folder = logs or Path(scratch)
@@ -139,7 +139,7 @@ class _Job:
     machine: str
     report: Report
 
-    def under(self, times: arrivals.Times, logs: Path) -> Load:
+    def under(self, times: arrivals.Times, logs: Path) -> UnderLoad:
         """Send at these times, from one process or from several."""
         q, n = self.question, len(times)
         length = float(times[-1])
@@ -155,7 +155,7 @@ class _Job:
         window = Window(min(q.warm_up_s, length / 2), min(length, q.warm_up_s + q.seconds))
         return self._weighed(run, window, before, q.rate_per_s, took)
 
-    def closed(self) -> Load:
+    def closed(self) -> UnderLoad:
         """Keep as many requests in flight as the scenario says."""
         q = self.question
         self.report({"stage": "load", "note": f"{q.scenario}, {q.wires} in flight for {q.seconds + q.warm_up_s:g} s, "
@@ -178,7 +178,7 @@ class _Job:
                 self.report({"stage": "rate", "note": f"{answered:,.0f} requests/s when it always has something to do"})
                 begin = rate.probed(answered)
 
-            def try_(rate_per_s: float, watch: rate.Watch) -> Load:
+            def try_(rate_per_s: float, watch: rate.Watch) -> UnderLoad:
                 # another seed for each step: no step is to meet the bursts of the one before
                 seed = q.seed + 1 + round(rate_per_s * 1000) % 1_000_003
                 times = arrivals.poisson(rate_per_s, q.warm_up_s + q.seconds, seed)
@@ -192,7 +192,7 @@ class _Job:
 
             return rate.highest(try_, q.p99_ms, q.warm_up_s, begin, self.report)
 
-    def by_loadgen(self, logs: Path) -> tuple[LoadGen, Load]:
+    def by_loadgen(self, logs: Path) -> tuple[LoadGen, UnderLoad]:
         """Let MLPerf's LoadGen ask."""
         q, service = self.question, self.sending.service
         lines = Lines(service, q.wires, q.timeout_s)
@@ -223,7 +223,7 @@ class _Job:
         return 2e3 / max(1e-3, float(np.quantile(run.latency_ms[run.accepted], 0.1)))
 
     def _weighed(self, run: Outcomes, window: Window, before: dict[str, float] | None, rate_per_s: float | None,
-                 client_cores: float | None) -> Load:
+                 client_cores: float | None) -> UnderLoad:
         found = weighed(run, window, rate_per_s=rate_per_s, limit_ms=self.question.p99_ms, client_cores=client_cores,
                         machine=self.machine)
         return checked(found, self.asked, Seen(run.kept, before, self.sending.service.started()))
@@ -250,7 +250,9 @@ def _asked(q: Question) -> Asked:
         seed=q.seed)
 
 
-def _verdict(asked: Asked, found: Load | None, highest: Highest | None, generated: LoadGen | None) -> tuple[str, bool]:
+def _verdict(
+    asked: Asked, found: UnderLoad | None, highest: Highest | None, generated: LoadGen | None
+) -> tuple[str, bool]:
     """Return the verdict in a sentence, and whether the numbers stand and the limit is held."""
     if highest is not None:
         return highest.why, highest.held_per_s is not None

@@ -12,7 +12,7 @@ import numpy as np
 from plimsoll.bench.sequential import CONFIDENCE, Decided, clustering, decide
 from plimsoll.bench.trend import trend
 from plimsoll.core.parts import Event
-from plimsoll.core.traffic import Highest, Load, Outcome, Step
+from plimsoll.core.traffic import Highest, Outcome, Step, UnderLoad
 from plimsoll.traffic.book import Book
 from plimsoll.traffic.checks import counts_as_trend, rising
 from plimsoll.traffic.weigh import BLOCKS, LEVELS, P99
@@ -29,7 +29,7 @@ _LEAST_S = 4.0
 """Before it nothing is decided: it takes sixteen blocks to see whether the slow ones come in clusters, or rise."""
 _BETWEEN_S = 0.5
 
-Try = Callable[[float, "Watch"], Load]
+Try = Callable[[float, "Watch"], UnderLoad]
 """Puts a service under a rate, ends early when the watch says so, and returns what it did with its checks."""
 
 
@@ -141,7 +141,7 @@ def probed(answered_per_s: float) -> float:
     return max(1.0, _PROBED * answered_per_s)
 
 
-def judged(load: Load, decided: Decided | None) -> tuple[Outcome, str]:
+def judged(load: UnderLoad, decided: Decided | None) -> tuple[Outcome, str]:
     """Return what a step shows, and why in words."""
     late, n = load.late or 0, load.requests
     share = f"{late:,} of {n:,} late ({late / max(n, 1):.2%}"
@@ -154,7 +154,7 @@ def judged(load: Load, decided: Decided | None) -> tuple[Outcome, str]:
     return decided, f"{share} in {load.seconds:.1f} s"
 
 
-def _in_the_end(load: Load) -> Decided | None:
+def _in_the_end(load: UnderLoad) -> Decided | None:
     """Return what a whole step shows, the last requests of which no look could count any more."""
     late = (load.late or 0) / load.clustering
     found = decide(load.requests / load.clustering - late, late, P99)

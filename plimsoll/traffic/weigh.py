@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from plimsoll.bench.sequential import clustering, on_time
 from plimsoll.bench.stats import quantile
 from plimsoll.core.record import Measurement
-from plimsoll.core.traffic import Load, Stretch
+from plimsoll.core.traffic import Stretch, UnderLoad
 from plimsoll.traffic.book import FAULTS, Floats, Outcomes
 
 P99 = 0.99
@@ -39,7 +39,7 @@ class Window:
 
 
 def weighed(run: Outcomes, window: Window, *, rate_per_s: float | None = None, limit_ms: float | None = None,
-            client_cores: float | None = None, machine: str = "") -> Load:
+            client_cores: float | None = None, machine: str = "") -> UnderLoad:
     """Return what a service did within a window of a run; its checks are added by `checks.checked`."""
     counted = run.between(window.low, window.high)
     latency = counted.latency_ms[counted.accepted]
@@ -49,7 +49,7 @@ def weighed(run: Outcomes, window: Window, *, rate_per_s: float | None = None, l
     late = None if limit_ms is None else late_ones(counted, limit_ms)
     answered = run.accepted & (run.done >= window.low) & (run.done < window.high)
     sent = (run.sent >= window.low) & (run.sent < window.high)
-    load = Load(
+    load = UnderLoad(
         rate_per_s=rate_per_s,
         seconds=window.seconds,
         requests=counted.due.size,

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from plimsoll.core.record import Measurement
-from plimsoll.core.traffic import Asked, Check, Highest, Load, LoadGen, Step, Stretch, TrafficReport
+from plimsoll.core.traffic import Asked, Check, Highest, LoadGen, Step, Stretch, TrafficReport, UnderLoad
 from plimsoll.report import load as report
 
 BAD = "<script>x</script> | [bold red]y[/] `z`\n\x1b[31m"
@@ -20,8 +20,8 @@ def m(value: float) -> Measurement:
     return Measurement(value=value, low=value * 0.9, high=value * 1.1, n=5000, unit="ms")
 
 
-def measured(**changes: Any) -> Load:
-    return Load(
+def measured(**changes: Any) -> UnderLoad:
+    return UnderLoad(
         rate_per_s=200.0, seconds=30.0, requests=6000, accepted=5000, refused=900, errors={"status 503": 90, BAD: 10},
         late=1000, clustering=2.5, holds=False, latency_ms={"p50": m(4.0), "p95": m(9.0), "p99": m(12.5)},
         from_sent_ms={"p50": m(3.5), "p95": m(8.0), "p99": m(11.0)}, refusal_ms={"p50": m(0.3), "p99": m(0.75)},

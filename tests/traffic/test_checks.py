@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from plimsoll.core.record import Measurement
-from plimsoll.core.traffic import Asked, Load, Stretch
+from plimsoll.core.traffic import Asked, Stretch, UnderLoad
 from plimsoll.traffic.checks import Seen, checked, rising
 
 GOOD = (b"http/1.1 200 ok", b'{"predictions": [1]}')
@@ -23,15 +23,15 @@ def stretches(medians: list[float]) -> tuple[Stretch, ...]:
                  for i, m in enumerate(medians))
 
 
-def load(**changes: Any) -> Load:
+def load(**changes: Any) -> UnderLoad:
     p50 = Measurement(value=10, low=9, high=11, n=1000, unit="ms")
     calm = [10.0, 10.1, 9.9, 10.05, 9.95, 10.02, 9.98, 10.1, 9.9, 10.0]
-    return Load(seconds=10, requests=1000, accepted=1000, refused=0, latency_ms={"p50": p50}, achieved_per_s=100,
+    return UnderLoad(seconds=10, requests=1000, accepted=1000, refused=0, latency_ms={"p50": p50}, achieved_per_s=100,
                 answered_per_s=100, lag_ms={"p50": 0.01, "p99": 0.5, "max": 1.0}, versions=("a",),
                 stretches=stretches(calm)).model_copy(update=changes)
 
 
-def broken(one: Load, question: Asked | None = None, seen: Seen | None = None) -> list[str]:
+def broken(one: UnderLoad, question: Asked | None = None, seen: Seen | None = None) -> list[str]:
     found = checked(one, question or asked(), seen or Seen([GOOD], {"x": 1.0}, {"x": 1.0}))
     return [check.name for check in found.checks if not check.holds]
 

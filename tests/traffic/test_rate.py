@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from plimsoll.bench.sequential import Decided
-from plimsoll.core.traffic import Check, Load
+from plimsoll.core.traffic import Check, UnderLoad
 from plimsoll.traffic import rate
 from plimsoll.traffic.book import Book
 from plimsoll.traffic.rate import Watch, highest, judged
@@ -20,13 +20,13 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate, "_BETWEEN_S", 0.0)
 
 
-def load(**changes: Any) -> Load:
-    return Load(seconds=5, requests=1000, accepted=1000, refused=0, late=0, achieved_per_s=100,
+def load(**changes: Any) -> UnderLoad:
+    return UnderLoad(seconds=5, requests=1000, accepted=1000, refused=0, late=0, achieved_per_s=100,
                 answered_per_s=100).model_copy(update=changes)
 
 
 def service(decides: Callable[[float], Decided | None]) -> rate.Try:
-    def try_(rate_per_s: float, watch: Watch) -> Load:
+    def try_(rate_per_s: float, watch: Watch) -> UnderLoad:
         watch.decided = decides(rate_per_s)
         return load(rate_per_s=rate_per_s, late=9)  # of 1,000, which shows nothing by itself
 
@@ -81,7 +81,7 @@ def test_a_client_that_could_not_keep_up_breaks_nothing() -> None:
 
 
 def test_the_end_of_a_step_decides_where_no_look_could() -> None:
-    def try_(rate_per_s: float, watch: Watch) -> Load:
+    def try_(rate_per_s: float, watch: Watch) -> UnderLoad:
         return load(late=0 if rate_per_s <= 50 else 900)
 
     found = highest(try_, 20.0, 1.0, 60.0, lambda event: None)
