@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench peers fuzz clean
+.PHONY: demo test check docs bench peers serving soak fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/plimsoll demo
@@ -30,6 +30,14 @@ peers: $(VENV)/.dev
 # RUN names the folder of a finished run; 20,000 bad requests, about a quarter of an hour
 fuzz: $(VENV)/.dev
 	$(BIN)/python benchmarks/fuzz_serve.py $(RUN)
+
+# RUN names the folder of a finished run or artifact; what serving adds, and what it holds under load
+serving: $(VENV)/.dev
+	$(BIN)/python benchmarks/serve.py $(RUN)
+
+# an hour at half of what it holds: memory, latency and failures minute by minute
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/serve.py $(RUN) --soak $(or $(MINUTES),60)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -475,6 +475,97 @@ def key(name: str, /, *, keys: Path, rows_per_s: float | None = None) -> None:
 
 
 @app.command
+def load(
+    url: str,
+    /,
+    *,
+    texts: Path,
+    scenario: Literal["single-stream", "server", "offline"] = "server",
+    rate: float | None = None,
+    trace: Path | None = None,
+    find_rate: Annotated[bool, Parameter(negative=())] = False,
+    p99_ms: float | None = None,
+    seconds: float = 30.0,
+    warm_up_s: float = 3.0,
+    rows: int = 1,
+    connections: int | None = None,
+    processes: int = 1,
+    deadline_ms: float | None = None,
+    timeout_s: float = 10.0,
+    key_file: Path | None = None,
+    seed: int = 0,
+    mlperf: Annotated[bool, Parameter(negative=())] = False,
+    out: Path | None = None,
+) -> int:
+    """Say what a service really holds: load.json, load.md.
+
+    Requests come when they are due, answered or not what came before, and are timed from then on, so a service that
+    stalls is charged for all that would have come meanwhile. Says whether the measurement itself can be trusted. Exit
+    code 0: it can, and the limit, if any, is shown to be held; 3: one of the two is not so.
+
+    An API key is taken from the environment variable PLIMSOLL_API_KEY, or from --key-file.
+
+    Parameters
+    ----------
+    url
+        Where the service is, such as http://127.0.0.1:8000. It is asked under /predict where the URL has no path.
+    texts
+        What to send: jsonl rows with a "text", a run folder for its test rows, or an artifact folder.
+    scenario
+        server: requests come by themselves. single-stream: the next when the last is answered. offline: always as
+        many as there are connections.
+    rate
+        Requests a second, as a Poisson stream; with --trace its mean rate; with --find-rate where to begin.
+    trace
+        A file of arrival times to replay: seconds, or moments, one a line or in the first column.
+    find_rate
+        Search for the highest rate that holds --p99-ms.
+    p99_ms
+        99 of 100 requests are to be answered within it; a refused one is not.
+    seconds
+        How long to measure; of a search, each rate at most.
+    warm_up_s
+        Before that, not counted.
+    rows
+        Texts in a request.
+    connections
+        Open at once; default 256, for offline 32.
+    processes
+        Processes to send from, where one cannot keep up.
+    deadline_ms
+        Tell the service that a request is of no use after so long.
+    timeout_s
+        Give a request up after so long.
+    key_file
+        A file with the API key in it.
+    seed
+        Of the arrivals and of the order of the texts.
+    mlperf
+        Let MLPerf's LoadGen draw the schedule and judge. Needs the extra `load` (pip install "plimsoll-ml[load]").
+    out
+        The folder to write to; default runs/load.
+    """
+    from plimsoll.report import load as report
+    from plimsoll.report.progress import Screen
+    from plimsoll.search import texts as known
+    from plimsoll.traffic import bodies, service
+    from plimsoll.traffic.load import Question
+    from plimsoll.traffic.load import load as measured
+
+    folder, console = out or Path("runs") / "load", _console()
+    sent = known.of(texts) if texts.is_dir() else tuple(bodies.read(texts))
+    question = Question(
+        url=url, texts=sent, scenario=scenario, rate_per_s=rate, trace=trace, find_rate=find_rate, p99_ms=p99_ms,
+        seconds=seconds, warm_up_s=warm_up_s, rows=rows, connections=connections, processes=processes,
+        deadline_ms=deadline_ms, timeout_s=timeout_s, key=service.key_of(key_file), seed=seed, mlperf=mlperf)
+    with Screen(console) as screen:
+        found = measured(question, screen.show, folder / "logs")
+    report.keep(found, folder)
+    report.show(found, folder, console)
+    return 0 if found.stands else 3
+
+
+@app.command
 def machine(*, threads: int | None = None, device: Literal["cpu", "cuda"] = "cpu") -> None:
     """Print this machine's fingerprint and its measured ceilings.
 

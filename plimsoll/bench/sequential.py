@@ -1,0 +1,106 @@
+"""Whether a share of requests is within a limit: decided once at the end, or looked at again and again on the way."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+CONFIDENCE = 0.99
+"""Of every such decision; that of MLPerf's LoadGen."""
+
+Decided = Literal["held", "broken"]
+
+
+def fewest_on_time(late: int, p: float, confidence: float = CONFIDENCE) -> int:
+    """Return how many requests must be on time beside `late` ones for quantile `p` to be within the limit.
+
+    The smallest h with I_p(h, late + 1) <= 1 - confidence, where I is the regularised incomplete beta function: were
+    the share on time no more than p, so few late ones would be rarer than that. None late and p = 0.99 need 459.
+
+    Raises ValueError for a share outside 0 to 1. Source: MLPerf LoadGen, early_stopping.cc, with a tolerance of 0.
+    """
+    if not (0 < p < 1 and 0 < confidence < 1) or late < 0:
+        raise ValueError(f"need 0 < p < 1, 0 < confidence < 1 and late >= 0, got {p=}, {confidence=}, {late=}")
+    low, high = 0, 1
+    while not on_time(high, late, p, confidence):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if on_time(middle, late, p, confidence) else (middle, high)
+    return high
+
+
+def on_time(punctual: float, late: float, p: float, confidence: float = CONFIDENCE) -> bool:
+    """Return whether so many on time and so many late show that quantile `p` is within the limit; asked once.
+
+    The counts may be fractions: see `design_effect`.
+    """
+    from scipy.special import betainc
+
+    return punctual > 0 and bool(betainc(punctual, late + 1, p) <= 1 - confidence)
+
+
+def design_effect(late: ArrayLike, total: ArrayLike) -> float:
+    """Return by how much lateness that comes in clusters makes a count worth less than one of independent requests.
+
+    late, total: counts of consecutive blocks of time, [blocks]. A queue that is full makes a whole block late, and a
+    hundred late requests of one block are no hundred proofs. Counts divided by this stand for independent ones; 1 at
+    least, and 1 where nothing, or everything, is late.
+
+    Source: Rao & Scott, Biometrics 48:577-585, 1992.
+    """
+    t, n = np.asarray(late, dtype=np.float64), np.asarray(total, dtype=np.float64)
+    blocks, all_, share = len(t), float(n.sum()), float(t.sum() / max(n.sum(), 1))
+    if blocks < 2 or share in (0.0, 1.0):
+        return 1.0
+    variance = blocks / (blocks - 1) * float(((t - n * share) ** 2).sum()) / all_**2
+    return max(1.0, variance / (share * (1 - share) / all_))
+
+
+def clustering(late: ArrayLike, over: ArrayLike, total: ArrayLike) -> float:
+    """Return by how much less the requests of a run are worth than independent ones, to the share of late ones.
+
+    late, total: counts of consecutive blocks of time, [blocks]; over: how many were slower than each of some lower
+    levels, such as half the limit, [levels, blocks]. The largest design effect of them all: lateness that was not seen
+    yet would come in clusters like those of the nearly late that were, and a run without one late request is no proof
+    if it met the three moments in which a queue built up. Levels that most exceed say nothing of a tail and are passed
+    over.
+    """
+    totals = np.asarray(total, dtype=np.float64)
+    rows = [row for row in np.asarray(over, dtype=np.float64) if row.sum() <= totals.sum() / 2]
+    return max(design_effect(row, totals) for row in (np.asarray(late, dtype=np.float64), *rows))
+
+
+def decide(punctual: float, late: float, p: float, confidence: float = CONFIDENCE) -> Decided | None:
+    """Return whether the share on time is shown to be above `p` (held) or below it (broken), or None for not yet.
+
+    May be asked after every request, for as long as one likes: each of the two errors has a chance of at most
+    1 - confidence over all looks together. Each side is an e-process, the likelihood of shares of late requests beyond
+    1 - p, mixed over a Beta distribution with that mean, over the likelihood of 1 - p itself; by Ville's inequality it
+    seldom gets large where it should not. Counts may be fractions: see `design_effect`.
+
+    Source: Robbins, Annals of Mathematical Statistics 41:1397-1409, 1970 (mixtures); Ville 1939.
+    """
+    bar = -math.log(1 - confidence)
+    fewer, more = _evidence(punctual, late, 1 - p)
+    return "held" if fewer >= bar else "broken" if more >= bar else None
+
+
+def _evidence(punctual: float, late: float, share: float) -> tuple[float, float]:
+    """Return the logs of the two e-processes: for fewer late ones than `share`, and for more."""
+    from scipy.special import betainc, betaincc, betaln
+
+    a, b = 1.0, 1 / share - 1
+    mixed = float(betaln(a + late, b + punctual) - betaln(a, b))
+    mixed -= late * math.log(share) + punctual * math.log1p(-share)
+    # the mixture is cut at the share itself, and scaled so that what is left of it weighs one
+    below = float(betainc(a + late, b + punctual, share)) / float(betainc(a, b, share))
+    above = float(betaincc(a + late, b + punctual, share)) / float(betaincc(a, b, share))
+    return mixed + _log(below), mixed + _log(above)
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf

@@ -1,0 +1,148 @@
+"""The highest rate is found between one that holds and one that does not, and what was not shown is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plimsoll.bench.sequential import Decided
+from plimsoll.core.traffic import Check, UnderLoad
+from plimsoll.traffic import rate
+from plimsoll.traffic.book import Book
+from plimsoll.traffic.rate import Watch, highest, judged
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate, "_BETWEEN_S", 0.0)
+
+
+def load(**changes: Any) -> UnderLoad:
+    return UnderLoad(seconds=5, requests=1000, accepted=1000, refused=0, late=0, achieved_per_s=100,
+                answered_per_s=100).model_copy(update=changes)
+
+
+def service(decides: Callable[[float], Decided | None]) -> rate.Try:
+    def try_(rate_per_s: float, watch: Watch) -> UnderLoad:
+        watch.decided = decides(rate_per_s)
+        return load(rate_per_s=rate_per_s, late=9)  # of 1,000, which shows nothing by itself
+
+    return try_
+
+
+@pytest.mark.parametrize("begin", [3.0, 90.0, 130.0, 5000.0])
+@pytest.mark.parametrize("capacity", [37.0, 100.0, 412.0])
+def test_the_capacity_lies_between_held_and_broken_wherever_one_begins(begin: float, capacity: float) -> None:
+    told: list[Any] = []
+    found = highest(service(lambda r: "held" if r <= capacity else "broken"), 20.0, 1.0, begin, told.append)
+    assert found.held_per_s is not None
+    assert found.broken_per_s is not None
+    assert found.held_per_s <= capacity < found.broken_per_s
+    assert found.broken_per_s / found.held_per_s <= 1.05
+    assert len(told) == len(found.steps)
+    assert found.together == pytest.approx(1 - 0.01 * len(found.steps))
+    assert f"{found.held_per_s:,.1f}" in found.why
+
+
+def test_a_rate_that_stays_undecided_is_named_and_not_taken_for_held() -> None:
+    def decides(r: float) -> Decided | None:
+        return "held" if r < 95 else "broken" if r > 120 else None
+
+    found = highest(service(decides), 20.0, 1.0, 60.0, lambda event: None)
+    assert found.held_per_s is not None
+    assert found.held_per_s < 95
+    assert found.broken_per_s is not None
+    assert found.inconclusive_per_s
+    assert all(95 <= r <= 120 for r in found.inconclusive_per_s)
+    assert "stayed undecided" in found.why
+
+
+def test_a_service_that_never_holds_is_said_to() -> None:
+    found = highest(service(lambda r: "broken"), 20.0, 1.0, 10.0, lambda event: None)
+    assert found.held_per_s is None
+    assert found.broken_per_s is not None
+    assert "no rate that was tried" in found.why
+
+
+def test_a_service_that_always_holds_is_not_tried_for_ever() -> None:
+    found = highest(service(lambda r: "held"), 20.0, 1.0, 10.0, lambda event: None)
+    assert found.broken_per_s is None
+    assert len(found.steps) <= 16
+    assert "no higher rate is shown to break it" in found.why
+
+
+def test_a_client_that_could_not_keep_up_breaks_nothing() -> None:
+    unfit = load(late=500, checks=(Check(name="client", holds=False, says="the client was late"),))
+    assert judged(unfit, "broken") == ("inconclusive", "500 of 1,000 late (50.00%), but the client was late")
+    assert judged(unfit, "held")[0] == "held"
+
+
+def test_the_end_of_a_step_decides_where_no_look_could() -> None:
+    def try_(rate_per_s: float, watch: Watch) -> UnderLoad:
+        return load(late=0 if rate_per_s <= 50 else 900)
+
+    found = highest(try_, 20.0, 1.0, 60.0, lambda event: None)
+    assert found.held_per_s is not None
+    assert found.broken_per_s is not None
+    assert found.held_per_s <= 50 < found.broken_per_s
+
+
+def looked(latencies: list[float | None], every_s: float, limit_s: float = 0.02) -> Watch:
+    """Return a watch that looked at a run of these latencies, None for not yet answered, every quarter second."""
+    book = Book()
+    book.expect([100 + i * every_s for i in range(len(latencies))])
+    watch = Watch(limit_s, 0.0)
+    for step in range(1, int(len(latencies) * every_s / 0.25) + 2):
+        now = 100 + step * 0.25
+        for i, took in enumerate(latencies):
+            if took is not None and book.due[i] + took <= now and not book.status[i]:
+                book.close(i, 200, book.due[i] + took, None)
+        if watch(book, now):
+            break
+    return watch
+
+
+def test_on_time_for_long_enough_is_held() -> None:
+    assert looked([0.005] * 2000, 0.005).decided == "held"
+
+
+def test_late_or_never_answered_is_broken() -> None:
+    assert looked([0.005] * 300 + [0.05] * 900, 0.005).decided == "broken"
+    assert looked([0.005] * 300 + [None] * 900, 0.005).decided == "broken"
+
+
+def queued(rate_per_s: float, seed: int, seconds: float = 12.0, limit_s: float = 0.01) -> Decided | None:
+    """Return what a watch decides of a single server that answers 1,000 a second on average, in random times.
+
+    Its latency is exponential: a share of exp(-(1000 - rate) * limit) is late, and late ones come in clusters.
+    """
+    rng = np.random.default_rng(seed)
+    due = np.sort(rng.uniform(0.0, seconds, rng.poisson(rate_per_s * seconds)))
+    work = np.cumsum(rng.exponential(0.001, due.size))
+    done = np.maximum.accumulate(due - np.concatenate([[0.0], work[:-1]])) + work
+    book, watch = Book(), Watch(limit_s, 1.0)
+    book.expect(due.tolist())
+    for index, at in enumerate(done.tolist()):
+        book.close(index, 200, at, None)
+    for look in np.arange(0.25, seconds, 0.25).tolist():
+        if watch(book, look):
+            break
+    return watch.decided
+
+
+def test_a_queue_well_below_its_limit_is_held_and_one_above_it_is_not() -> None:
+    # at 539 a second one of a hundred is late
+    assert [queued(270.0, seed) for seed in range(12)].count("held") >= 11
+    assert "held" not in [queued(570.0, seed) for seed in range(30)]
+    assert [queued(700.0, seed) for seed in range(12)] == ["broken"] * 12
+
+
+def test_nothing_is_decided_on_a_second_of_it() -> None:
+    assert looked([0.005] * 1000, 0.001).decided is None
+
+
+def test_what_still_rises_is_not_held() -> None:
+    assert looked([0.001 + i * 1e-5 for i in range(1400)], 0.005).decided is None
