@@ -177,7 +177,7 @@ def described(command: str, url: str) -> tuple[str, str]:
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     done = subprocess.run([command, "run", f"{url}/openapi.json", "--max-examples", "300", "--checks", checks],
                           capture_output=True, text=True, check=False)
-    made = next((line.strip() for line in done.stdout.splitlines() if "generated" in line), "nothing")
+    made = next((line.strip() for line in done.stdout.splitlines() if re.search(r"\d generated", line)), "nothing")
     return made, done.stdout[-2000:] if done.returncode else ""
 
 
