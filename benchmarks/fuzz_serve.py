@@ -175,6 +175,8 @@ def assault(target: Target, requests: int, rng: random.Random) -> tuple[Counter[
 
 def described(command: str, url: str) -> tuple[str, str]:
     """Let schemathesis make requests from the description; return how many, and what was wrong with them."""
+    if "/" in command:
+        command = str(Path(command).absolute())
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     with tempfile.TemporaryDirectory() as scratch:  # it keeps what it found where it runs
         done = subprocess.run([command, "run", f"{url}/openapi.json", "--max-examples", "300", "--checks", checks],
