@@ -19,6 +19,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections import Counter
 from contextlib import closing
@@ -174,10 +175,13 @@ def assault(target: Target, requests: int, rng: random.Random) -> tuple[Counter[
 
 def described(command: str, url: str) -> tuple[str, str]:
     """Let schemathesis make requests from the description; return how many, and what was wrong with them."""
+    if "/" in command:
+        command = str(Path(command).absolute())
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    done = subprocess.run([command, "run", f"{url}/openapi.json", "--max-examples", "300", "--checks", checks],
-                          capture_output=True, text=True, check=False)
-    made = next((line.strip() for line in done.stdout.splitlines() if "generated" in line), "nothing")
+    with tempfile.TemporaryDirectory() as scratch:  # it keeps what it found where it runs
+        done = subprocess.run([command, "run", f"{url}/openapi.json", "--max-examples", "300", "--checks", checks],
+                              capture_output=True, text=True, check=False, cwd=scratch)
+    made = next((line.strip() for line in done.stdout.splitlines() if re.search(r"\d generated", line)), "nothing")
     return made, done.stdout[-2000:] if done.returncode else ""
 
 
