@@ -60,14 +60,14 @@ def test_fast_refusals_do_not_make_it_hold_its_limit() -> None:
 
 
 def test_it_holds_once_enough_are_on_time() -> None:
-    few = weighed(outcomes([200] * 400, [5.0] * 400), Window(0.0, 4.0), limit_ms=10.0)
-    enough = weighed(outcomes([200] * 500, [5.0] * 500), Window(0.0, 5.0), limit_ms=10.0)
+    few = weighed(outcomes([200] * 400, [4.5] * 400), Window(0.0, 4.0), limit_ms=10.0)
+    enough = weighed(outcomes([200] * 500, [4.5] * 500), Window(0.0, 5.0), limit_ms=10.0)
     assert (few.holds, enough.holds) == (False, True)
 
 
 def test_late_ones_that_come_together_are_worth_less_than_as_many_apart() -> None:
-    apart = [20.0 if i % 250 == 0 else 5.0 for i in range(2000)]
-    together = [20.0 if i < 8 else 5.0 for i in range(2000)]
+    apart = [20.0 if i % 250 == 0 else 4.5 for i in range(2000)]
+    together = [20.0 if i < 8 else 4.5 for i in range(2000)]
     one, other = (weighed(outcomes([200] * 2000, ms), Window(0.0, 20.0), limit_ms=10.0) for ms in (apart, together))
     assert one.late == other.late == 8
     assert one.clustering < 2 < other.clustering
