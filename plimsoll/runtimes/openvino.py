@@ -281,7 +281,7 @@ def _groups(nodes: Sequence[tuple[str, str]]) -> list[OperatorGroup]:
     Some lose their names in a fusion. A product without one goes with what takes its answer, the next node that has a
     name; the scale and shift of a norm go with the norm before them.
     """
-    groups = [group_of(name, kind) for name, kind in nodes]
+    groups: list[OperatorGroup] = [group_of(name, kind) for name, kind in nodes]
     for i, (_, kind) in enumerate(nodes):
         if groups[i] == "other" and kind == "MulAdd" and i and groups[i - 1] == "norm":
             groups[i] = "norm"

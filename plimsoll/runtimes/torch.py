@@ -214,8 +214,10 @@ def _operators(events: Iterable[Any], on_gpu: bool, number: Number) -> Iterator[
     """
     for event in events:
         outside = event.cpu_parent
-        inside_another = outside is not None and not outside.name.startswith(_MODULE)
-        if event.name.startswith(_MODULE) or inside_another or not _counts(event):
+        # what has no parent came before those that count, or is the device's side of something that has one
+        if outside is None or not outside.name.startswith(_MODULE):
+            continue
+        if event.name.startswith(_MODULE) or not _counts(event):
             continue
         seconds = (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6
         path = "" if outside.name == _COUNTED else outside.name.removeprefix(_MODULE)
