@@ -286,7 +286,8 @@ def _groups(nodes: Sequence[tuple[str, str]]) -> list[OperatorGroup]:
         if groups[i] == "other" and kind == "MulAdd" and i and groups[i - 1] == "norm":
             groups[i] = "norm"
         elif groups[i] == "other" and kind.startswith(_PRODUCTS):
-            groups[i] = next((g for g in groups[i + 1:] if g not in ("other", "quantize")), "other")
+            named = [group for group in groups[i + 1:] if group not in ("other", "quantize")]
+            groups[i] = named[0] if named else "other"
     return groups
 
 
