@@ -282,12 +282,14 @@ def _groups(nodes: Sequence[tuple[str, str]]) -> list[OperatorGroup]:
     name; the scale and shift of a norm go with the norm before them.
     """
     groups: list[OperatorGroup] = [group_of(name, kind) for name, kind in nodes]
-    for i, (_, kind) in enumerate(nodes):
+    after: OperatorGroup = "other"  # of the next node that has a name
+    for i, (_, kind) in reversed(list(enumerate(nodes))):
         if groups[i] == "other" and kind == "MulAdd" and i and groups[i - 1] == "norm":
             groups[i] = "norm"
         elif groups[i] == "other" and kind.startswith(_PRODUCTS):
-            named = [group for group in groups[i + 1:] if group not in ("other", "quantize")]
-            groups[i] = named[0] if named else "other"
+            groups[i] = after
+        if groups[i] not in ("other", "quantize"):
+            after = groups[i]
     return groups
 
 
