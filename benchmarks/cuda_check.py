@@ -46,9 +46,11 @@ def main() -> int:
     args = _arguments()
     work = (args.work or Path(tempfile.mkdtemp(prefix="cuda_check_"))).resolve()
     work.mkdir(parents=True, exist_ok=True)
-    place = Place(work, args.model, args.train, args.test, args.threads, args.minutes, args.quick)
     if args.section:
-        section(args.section)(place, Steps(work / f"{args.section}.json", args.section))
+        mine = work / args.section
+        mine.mkdir(exist_ok=True)
+        place = Place(mine, args.model, args.train, args.test, args.threads, args.minutes, args.quick)
+        section(args.section)(place, Steps(work / f"{args.section}.json"))
         return 0
     import torch
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import shutil
 import time
 import traceback
@@ -24,8 +22,8 @@ from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
 class Steps:
     """What a section did, on disk after each step: a process that dies leaves what it came to."""
 
-    def __init__(self, file: Path, name: str) -> None:
-        self._file, self.name = file, name
+    def __init__(self, file: Path) -> None:
+        self._file = file
         self._done: list[dict[str, Any]] = []
 
     def do(self, step: str, call: Callable[[], Any]) -> Any:
@@ -46,6 +44,7 @@ class Place:
     """What all sections share; models and rows are made on first use."""
 
     folder: Path
+    """Of this section alone: sections may run side by side, and what they make is theirs."""
     model: Path | None
     train: Path | None
     test: Path | None
@@ -77,15 +76,10 @@ class Place:
         return Work(**{"task": task, "data": data, "threads": self.threads, "device": device, **more})
 
     def _made(self, name: str, make: Callable[[Path], Any]) -> Path:
-        folder = self.folder / self.owner / name
+        folder = self.folder / name
         if not folder.exists():
             make(folder)
         return folder
-
-    @functools.cached_property
-    def owner(self) -> str:
-        """A folder of this process's own: sections may run side by side."""
-        return f"made.{os.getpid()}"
 
 
 def fresh(folder: Path) -> Path:
