@@ -34,8 +34,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from cuda import SECTIONS, section  # noqa: E402
-from cuda.steps import Place, Steps  # noqa: E402
+from gpu import SECTIONS, section  # noqa: E402
+from gpu.steps import Place, Steps  # noqa: E402
 
 _VERSIONS = ("torch", "triton", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy", "pydantic",
              "nvidia-nccl-cu13", "nvidia-nccl-cu12")

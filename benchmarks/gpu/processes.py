@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cuda.steps import Place, Steps, fresh, losses
-
+from gpu.steps import Place, Steps, fresh, losses
 from plimsoll.moves.finetune import FineTune
 from plimsoll.train.launch import Job
 

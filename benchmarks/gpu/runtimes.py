@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from cuda.steps import Place, Steps, apart, fresh
 
+from gpu.steps import Place, Steps, apart, fresh
 from plimsoll.core import find
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.parts import Runtime, Sample, Work
@@ -91,7 +91,7 @@ def _asked(runtime: Runtime, kind: str, model: Path, place: Place) -> dict[str, 
     differ, number = apart(found, expected), getattr(runtime, "precision", "fp32")
     assert differ < _CLOSE[number], f"a logit differs by {differ:.2g} from the CPU's"
     took, on_device = _times(session, rows)
-    assert all(0 < d for d in on_device), "the device's clock stood still"
+    assert all(d > 0 for d in on_device), "the device's clock stood still"
     assert np.median(on_device) < np.median(took), "the device took longer than the host that waited for it"
     told = {"differs_by": differ, "spread_of_logits": float(np.std(expected)),
             "labels_kept": float(np.mean(found.argmax(1) == expected.argmax(1))), "checked_s": round(checked_s, 1),

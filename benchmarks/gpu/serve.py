@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cuda.steps import Place, Steps, fresh
 from serving.processes import Running, free_port
 
 import plimsoll
+from gpu.steps import Place, Steps, fresh
 from plimsoll.core import find
 from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact, seal
 from plimsoll.core.errors import PlimsollError

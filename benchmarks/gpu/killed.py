@@ -1,6 +1,6 @@
 """Trainings that are killed at a step and go on, beside others that are left alone: run by the section `train`.
 
-    python benchmarks/cuda/killed.py FOLDER tiny:bf16:MODEL small:fp32:MODEL
+    python benchmarks/gpu/killed.py FOLDER tiny:bf16:MODEL small:fp32:MODEL
 
 Each is a fork of this process, which has imported everything but has not touched the GPU. Says on stdout, as JSON by
 job, whether two trainings that are left alone end with the same weights, and whether a killed one does that goes on.

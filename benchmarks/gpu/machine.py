@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
-from cuda.steps import Place, Steps
+from gpu.steps import Place, Steps
 
 
 def run(place: Place, steps: Steps) -> None:

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cuda.steps import Place, Steps
-
+from gpu.steps import Place, Steps
 from plimsoll.core.decision import Decision
 from plimsoll.core.find import write
 from plimsoll.core.spec import Spec

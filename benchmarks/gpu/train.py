@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from cuda.steps import Place, Steps, apart, fresh, losses
 
+from gpu.steps import Place, Steps, apart, fresh, losses
 from plimsoll.core import find
 from plimsoll.core.parts import Event, Move, Work
 from plimsoll.data.dataset import Dataset, prepare
