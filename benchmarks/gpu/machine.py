@@ -30,5 +30,5 @@ def _command(place: Place) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-m", "plimsoll.cli", "machine", "--device", "cuda", "--threads",
                            str(place.threads)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    gpu = next(line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith("gpu "))
+    gpu = next(line.split(maxsplit=1)[1].strip() for line in done.stdout.splitlines() if line.startswith("gpu "))
     return {"gpu": gpu, "lines": len(done.stdout.splitlines())}

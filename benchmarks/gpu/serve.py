@@ -67,7 +67,8 @@ def _two(place: Place) -> tuple[Path, Path]:
     if (tuned / "artifact" / ARTIFACT_RECORD).exists():
         chosen = Artifact.from_file(tuned / "artifact" / ARTIFACT_RECORD)
         trials = [Trial.from_file(path) for path in sorted((tuned / "trials").glob("*.json"))]
-        other = next(t for t in trials if t.artifact and t.latency_ms is not None and t.recipe.runtime != chosen.runtime)
+        other = next(t for t in trials
+                     if t.artifact and t.latency_ms is not None and t.recipe.runtime != chosen.runtime)
         return tuned / "artifact", Path(other.artifact)
     work, model = place.work(), fresh(place.folder / "tuned")
     FineTune(epochs=2, precision="bf16").apply(place.small(), work, model)
@@ -125,7 +126,8 @@ def _swap(running: Running, run_folder: Path, second: Path, texts: list[str]) ->
         while client.version == before:
             client.predict([texts[asked % len(texts)]])  # none may fail meanwhile
             asked += 1
-            assert time.perf_counter() - began < _BACK_S, "the new version did not come: " + running.log.read_text()[-1500:]
+            late = time.perf_counter() - began > _BACK_S
+            assert not late, f"the new version did not come: {running.log.read_text()[-1500:]}"
         return {"seconds": time.perf_counter() - began, "answered_meanwhile": asked}
 
 
