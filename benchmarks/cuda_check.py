@@ -50,7 +50,7 @@ def main() -> int:
         mine = work / args.section
         mine.mkdir(exist_ok=True)
         place = Place(mine, args.model, args.train, args.test, args.threads, args.minutes, args.quick)
-        section(args.section)(place, Steps(work / f"{args.section}.json"))
+        section(args.section)(place, Steps(work / f"{args.section}.json", args.steps))
         return 0
     import torch
 
@@ -93,6 +93,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=min(8, len(os.sched_getaffinity(0))))
     parser.add_argument("--minutes", type=float, default=3.0, help="of the search")
     parser.add_argument("--limit-s", type=float, default=600.0, help="of each section, which is ended then")
+    parser.add_argument("--steps", default="", metavar="REGEX", help="only steps whose name it is found in")
     parser.add_argument("--quick", action="store_true", help="fewer settings of each kind")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--results", type=Path, default=HERE / "results")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -56,6 +57,7 @@ def run(place: Place, steps: Steps) -> None:
         steps.do("a hot swap", lambda: _swap(running, run_folder, second, texts))
         steps.do("kill -9 of the worker", lambda: _kill(running, texts))
         steps.do("answers afterwards", lambda: _answers(running, second, texts))
+    steps.do("plimsoll profile of the artifact", lambda: _profile(first, place))
 
 
 def _fail(message: str) -> None:
@@ -102,6 +104,21 @@ def _answers(running: Running, artifact: Path, texts: list[str]) -> dict[str, An
     in_batches = float(np.mean([a.label == b.label for a, b in zip(together, expected, strict=True)]))
     assert in_batches >= 0.98, f"only {in_batches:.1%} of the labels are the same in batches"
     return {"texts": len(texts), "mean_ms": each_ms, "largest_score_difference": moved, "same_in_batches": in_batches}
+
+
+def _profile(artifact: Path, place: Place) -> dict[str, Any]:
+    from plimsoll.report import profile as report
+    from plimsoll.search.profile import profile
+
+    rows = place.folder / "asked.jsonl"
+    data = Dataset.load(place.work("cpu").data).test
+    rows.write_text("".join(json.dumps({"text": text, "label": label}) + "\n"
+                            for text, label in list(zip(data.texts, data.labels, strict=True))[:_TEXTS]))
+    found = profile(artifact, out=fresh(place.folder / "profile"), rows=rows)
+    report.keep(found.profiles, found.folder, found.notes)
+    one = found.profiles["chosen"]
+    assert one.operators or one.operators_reason
+    return one.model_dump(mode="json", exclude={"budget"})
 
 
 def _costs(run_folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 import traceback
@@ -22,12 +23,15 @@ from plimsoll.testing.tiny import TINY_ROWS, write_tiny_bert
 class Steps:
     """What a section did, on disk after each step: a process that dies leaves what it came to."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, wanted: str = "") -> None:
+        """wanted: a regular expression; steps whose name it is not found in are left out."""
+        self._file, self._wanted = file, re.compile(wanted)
         self._done: list[dict[str, Any]] = []
 
     def do(self, step: str, call: Callable[[], Any]) -> Any:
-        """Take a step, and keep what it returns or how it broke; returns None when it did."""
+        """Take a step, and keep what it returns or how it broke; returns None when it did, or was left out."""
+        if not self._wanted.search(step):
+            return None
         began, told, broke = time.perf_counter(), None, ""
         try:
             told = call()
