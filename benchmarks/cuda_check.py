@@ -59,29 +59,33 @@ def main() -> int:
     if not torch.cuda.is_available():
         print(f"torch {torch.__version__} finds no CUDA device here", file=sys.stderr)
         return 2
-    began, found = time.monotonic(), {}
+    machine, began, found = fingerprint(), time.monotonic(), {}
+    path = args.results / f"cuda_check@{machine.digest}@{datetime.now(UTC):%Y-%m-%d}.json"
+    known = {**_known(args), "machine": {**machine.model_dump(mode="json"), "digest": machine.digest}}
     for name in args.sections:
         found[name] = _section(name, work, args.limit_s)
         for step in found[name]["steps"]:
             print(_line(name, step), flush=True)
         if found[name]["ended"]:
             print(f"{name}: {found[name]['ended']}", flush=True)
-    machine = fingerprint()
-    steps = [step for told in found.values() for step in told["steps"]]
-    broken = [step["step"] for step in steps if not step["ok"]]
-    result = {
+        # after each section: a check that is cut off leaves what it came to
+        path.write_text(json.dumps({**known, "sections": found, "seconds": round(time.monotonic() - began, 1)},
+                                   indent=1) + "\n")
+    oks = [step["ok"] for told in found.values() for step in told["steps"]]
+    print(f"{sum(oks)} of {len(oks)} steps held; kept as {path}, what was made is in {work}")
+    return 0 if all(oks) and not any(told["ended"] for told in found.values()) else 1
+
+
+def _known(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what is known before any section ran."""
+    import torch
+
+    return {
         "what": "what ran on a GPU, and what did not",
         "card": {"name": torch.cuda.get_device_name(), "memory_mb": torch.cuda.mem_get_info()[1] / 1e6,
-                 "capability": torch.cuda.get_device_capability(), "cuda": torch.version.cuda,
-                 "driver": _driver()},
+                 "capability": torch.cuda.get_device_capability(), "cuda": torch.version.cuda, "driver": _driver()},
         "versions": {name: _version(name) for name in _VERSIONS if _version(name)},
-        "model": "given" if args.model else "random weights", "rows": "given" if args.train else "tiny",
-        "steps": len(steps), "broken": broken, "sections": found, "seconds": round(time.monotonic() - began, 1),
-        "machine": {**machine.model_dump(mode="json"), "digest": machine.digest}}
-    path = args.results / f"cuda_check@{machine.digest}@{datetime.now(UTC):%Y-%m-%d}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{len(steps) - len(broken)} of {len(steps)} steps held; kept as {path}, what was made is in {work}")
-    return 1 if broken or any(told["ended"] for told in found.values()) else 0
+        "model": "given" if args.model else "random weights", "rows": "given" if args.train else "tiny"}
 
 
 def _arguments() -> argparse.Namespace:
