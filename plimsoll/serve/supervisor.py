@@ -85,6 +85,7 @@ class Server:
             f"{forecast.lanes} batches side by side" + ("; a single row on all threads" if forecast.wide else ""))
         return [f"serving    {self.name}, version {version.name}, at {self.url}",
                 f"lanes      {lanes}",
+                *([f"batches    of one row each: {forecast.alone}"] if forecast.alone else []),
                 f"look       {self.url}/ and {self.url}/metrics",
                 *([f"grpc       {self.settings.host}:{self.grpc_port}"] if self.grpc_port else [])]
 
