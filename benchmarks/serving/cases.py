@@ -324,7 +324,7 @@ def _failing(run: Outcomes, t: float) -> bool:
 
 
 def soak(place: Place, rate_per_s: float, minutes: float) -> dict[str, Any]:
-    """Half of what it holds, for a long time: memory, latency and failures minute by minute."""
+    """The same rate for a long time: memory, latency and failures minute by minute, and what they were."""
     by_minute: list[dict[str, Any]] = []
     with ours(place) as running, Memory(running, 10.0) as memory:
         for minute in range(max(1, round(minutes))):
@@ -334,6 +334,7 @@ def soak(place: Place, rate_per_s: float, minutes: float) -> dict[str, Any]:
             by_minute.append({
                 "requests": int(run.due.size), "accepted": int(run.accepted.sum()), "refused": int(run.refused.sum()),
                 "failed": int(run.failed.sum()),
+                "statuses": {str(s): int(n) for s, n in zip(*np.unique(run.status, return_counts=True), strict=True)},
                 **{name: float(np.quantile(run.latency_ms[run.accepted], p)) for name, p in (
                     ("p50_ms", 0.5), ("p99_ms", 0.99)) if run.accepted.any()}})
             place.note(f"minute {minute + 1}: {by_minute[-1]}, {memory.samples[-1][1]:.1f} MB")
