@@ -38,6 +38,9 @@ _BEAT_TOKENS = 4
 _LATE_S = 1.0
 """Without an answer this much longer than predicted, a worker is no longer called ready."""
 _DRIFT_STEP = 0.05
+_MORE_CAUTION, _LESS_CAUTION, _MOST_CAUTION = 1.1, 0.999, 8.0
+"""A request that was taken in and not answered in time makes predictions longer by a tenth, one that was shorter by a
+thousandth: about one in a hundred is the most that goes wrong for long, whatever the table and the drift do not see."""
 _CALM_S = 30.0
 """A worker that lived so long starts again at once; sooner, each time later."""
 
@@ -89,6 +92,8 @@ class Engine:
         self._beat = reading.filler()[:_BEAT_TOKENS]
         self.queue = Queue(settings.queue_rows, forecast)
         self.drift = 1.0
+        self.caution = 1.0
+        """By what factor predictions were too short of late, as broken deadlines tell."""
         self.promised = 0
         """Requests that are its to answer, from before their texts are tokenized; kept by those who ask."""
         self.worker: Worker | None = None
@@ -156,11 +161,11 @@ class Engine:
     def _load(self, now: float, deadline: float) -> Load:
         free_in_ms = 0.0
         if not self._running:  # nothing waits either
-            return Load(0, self.queue.limit, 0.0, 0.0, self.forecast.lanes, 0.0, self.drift)
+            return Load(0, self.queue.limit, 0.0, 0.0, self.forecast.lanes, 0.0, self.drift * self.caution)
         if not self._idle or self._wide_runs():
             free_in_ms = max(0.0, min(map(self._free_at, self._running), default=now) - now) * 1e3
         return Load(len(self.queue), self.queue.room(), self.queue.work_before_ms(deadline), self.queue.work_ms,
-                    self.forecast.lanes, free_in_ms, self.drift)
+                    self.forecast.lanes, free_in_ms, self.drift * self.caution)
 
     def _free_at(self, number: int) -> float:
         """Return when a lane that runs will have answered all that it was given, as predicted."""
@@ -250,6 +255,7 @@ class Engine:
         ticket.left -= 1
         if not ticket.left:
             ticket.over, ticket.parts = True, []  # which point back: nothing is left for the garbage collector
+            self.caution = max(1.0, self.caution * _LESS_CAUTION)
             ticket.queue_ms = (run.began - ticket.queued) * 1e3
             ticket.pad_ms, ticket.compute_ms = answer.pad_ms, answer.compute_ms
             ticket.done(ticket)
@@ -257,7 +263,9 @@ class Engine:
     def _fail(self, ticket: Ticket, failure: Failure, message: str) -> None:
         if ticket.over:
             return
-        self._metrics.overdue += failure == "overdue"
+        if failure == "overdue":
+            self._metrics.overdue += 1
+            self.caution = min(self.caution * _MORE_CAUTION, _MOST_CAUTION)
         self.cancel(ticket)
         ticket.failure, ticket.message = failure, message
         # not from within a call of the requester's own

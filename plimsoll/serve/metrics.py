@@ -23,6 +23,7 @@ GAUGES = {
     "running_batches": "Batches that run.",
     "lanes": "Batches that may run at the same time.",
     "drift": "By what factor batches take longer than the cost table says, of late.",
+    "caution": "By what factor predictions were too short of late, as broken deadlines tell.",
     "connections": "Open connections.",
     "bodies_bytes": "Bytes of the bodies that are being received or answered.",
     "retiring_versions": "Replaced versions that still have requests to answer.",

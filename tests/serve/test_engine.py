@@ -329,3 +329,28 @@ def test_a_prediction_counts_what_a_lane_has_been_given(made: Any) -> None:
         assert refusal.code == "overloaded"
 
     asyncio.run(check())
+
+
+def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        assert engine.submit(ticket([[1] * 8], done)) is None
+        for _ in range(30):
+            engine.submit(ticket([[2] * 8], done, deadline_s=0.02))
+        time.sleep(0.03)  # the lane is stuck, and nothing that the drift could see has come back
+        engine.tick()
+        await asyncio.sleep(0)
+        broken = [t for t in done if t.failure == "overdue"]
+        assert broken
+        cautious = engine.caution
+        assert cautious > 1
+        assert f"plimsoll_caution {cautious:.9g}" in engine._metrics.text({"caution": cautious}, "v")
+        while paper.sent:
+            paper.answer()
+        for _ in range(2000):
+            assert engine.submit(ticket([[3] * 8], done)) is None
+            paper.answer()
+        assert engine.caution == 1
+
+    asyncio.run(check())
