@@ -167,8 +167,8 @@ class Server:
         if engine is None:
             return {"ready": 0, **found}
         return {"ready": engine.ready, "queue_rows": len(engine.queue), "queue_work_ms": engine.queue.work_ms,
-                "running_batches": engine.running, "lanes": engine.forecast.lanes, "drift": engine.drift, "caution": engine.caution,
-                **found}
+                "running_batches": engine.running, "lanes": engine.forecast.lanes, "drift": engine.drift,
+                "caution": engine.caution, **found}
 
     def remember(self, engine: Engine, question: Question, answer: Any) -> None:
         """Keep a text and its answer, in memory, for the parity check of the next version."""
