@@ -35,8 +35,6 @@ _log = logging.getLogger("plimsoll.serve")
 
 _TICK_S = 0.2
 _WATCH_TICKS = 5
-_RECENT = 256
-"""Texts that are kept in memory, with their answers, for the parity check of the next version."""
 _FLUSH_S = 1.0
 """For clients to take their last answers, when the server ends."""
 _SWAP_MEASURE_S = 0.5
@@ -55,7 +53,7 @@ class Server:
         self._tls = _tls(settings)
         self._tracing = tracing if tracing is not None else spans.exported() if settings.spans else None
         self._front = Front(settings, Routes(self))
-        self._recent: deque[tuple[str, Any]] = deque(maxlen=_RECENT)
+        self._recent: deque[tuple[str, Any]] = deque(maxlen=parity.RECENT)
         self._threads = settings.threads or max(1, int(cores_allowed()))
         self._machine = ""
         self._tables: dict[str, Costs] = {}
@@ -161,12 +159,7 @@ class Server:
         engine = self.engine
         found = {"connections": len(self._front.connections), "bodies_bytes": self._front.bodies,
                  "retiring_versions": len(self._retiring), "resident_bytes": resident_bytes(os.getpid())}
-        if engine is not None and engine.worker is not None:
-            found["worker_resident_bytes"] = resident_bytes(engine.worker.pid)
-        if engine is None:
-            return {"ready": 0, **found}
-        return {"ready": engine.ready, "queue_rows": len(engine.queue), "queue_work_ms": engine.queue.work_ms,
-                "running_batches": engine.running, "lanes": engine.forecast.lanes, "drift": engine.drift, **found}
+        return {"ready": 0, **found} if engine is None else {**engine.gauges(), **found}
 
     def remember(self, engine: Engine, question: Question, answer: Any) -> None:
         """Keep a text and its answer, in memory, for the parity check of the next version."""
