@@ -37,7 +37,7 @@ _TICK_S = 0.2
 _WATCH_TICKS = 5
 _FLUSH_S = 1.0
 """For clients to take their last answers, when the server ends."""
-_SWAP_MEASURE_S = 0.5
+SWAP_MEASURE_S = 0.5
 """For the cost table of a version that comes while another answers: requests share the processor with it."""
 
 
@@ -97,11 +97,7 @@ class Server:
                 self._front.connection, settings.host, settings.port, backlog=settings.connections, ssl=self._tls,
                 ssl_handshake_timeout=settings.header_s if self._tls else None)
         except OSError as e:
-            taken = e.errno == errno.EADDRINUSE
-            why = "something else does" if taken else e.strerror
-            raise UserError(f"cannot listen at {settings.host}:{settings.port}: {why}",
-                            "give another --port; 0 takes any that is free" if taken else "give another --host"
-                            ) from None
+            raise cannot_listen(settings, e) from None
         self._ticking = loop.create_task(self._tick())
         try:
             if settings.grpc_port is not None:
@@ -191,19 +187,9 @@ class Server:
         if old is None or name == old.version.name:
             return
         version = await asyncio.to_thread(versions.take, settings.run, self._shelf)
-        new: Engine | None = None
-        try:
-            parity.same_kind(version.artifact, old.version.artifact)
-            new = await opening.opened(version, settings, self.metrics, self._threads, self._machine,
-                                       self._tables, budget_s=min(_SWAP_MEASURE_S, settings.measure_s), keep=False)
-            if new.worker is None:
-                raise RunError("its worker died", "look at what it printed")
-            found = await parity.compared(new.reading, new.worker, list(self._recent), settings.agreement)
-        except BaseException:
-            if new is not None:
-                await new.close()
-            version.remove()
-            raise
+        new, found = await opening.successor(
+            version, old.version.artifact, list(self._recent), settings, self.metrics, self._threads, self._machine,
+            self._tables, budget_s=min(SWAP_MEASURE_S, settings.measure_s))
         self.engine = new  # from here on every request is the new one's; no request is of both
         self._recent.clear()
         self.metrics.swaps["taken"] += 1
@@ -239,6 +225,14 @@ class Server:
         except (OSError, RunError):
             return None
         return found.st_mtime_ns, found.st_ino
+
+
+def cannot_listen(settings: Settings, e: OSError) -> UserError:
+    """Return what to say where the address cannot be had."""
+    taken = e.errno == errno.EADDRINUSE
+    return UserError(f"cannot listen at {settings.host}:{settings.port}: "
+                     f"{'something else does' if taken else e.strerror}",
+                     "give another --port; 0 takes any that is free" if taken else "give another --host")
 
 
 def named(run: Path) -> str:
