@@ -52,7 +52,7 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
                  tables: dict[str, Costs], *, budget_s: float, keep: bool) -> Engine:
     """Return an engine that is ready to answer, its lanes warm.
 
-    tables: by version, those that this server has measured; one that is new is added. budget_s: for the cost table,
+    tables: by version, those that this server knows; this version's is added. budget_s: for the cost table,
     where there is none yet for this version on this machine. keep: write it down.
     Raises what keeps the version from being opened.
     """
@@ -61,6 +61,7 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
     place = costs_file(settings.run, machine)
     costs = tables.get(version.name) or known(place, version.name, plan)
     if costs is not None:
+        tables[version.name] = costs
         forecast = Forecast(costs)
         engine = Engine(version, reading, forecast, [plan[i] for i in kept(forecast, plan)], settings, metrics)
         await engine.start()

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from plimsoll.bench.machine import cores_allowed, fingerprint
-from plimsoll.core.artifact import ARTIFACT_RECORD, home
-from plimsoll.core.errors import PlimsollError, RunError, Unsupported, UserError
+from plimsoll.core.errors import PlimsollError, Unsupported, UserError
 from plimsoll.core.memory import resident_bytes
 from plimsoll.serve import opening, parity, spans, versions
 from plimsoll.serve.asking import Asker
@@ -104,7 +103,7 @@ class Server:
                 self._rpc = _service(self)
                 self.grpc_port = await self._rpc.start(settings.host, settings.grpc_port)
             self._shelf = self._stack.enter_context(versions.shelf())
-            self._seen = self._stamp()
+            self._seen = versions.stamp(settings.run)
             version, here = await asyncio.gather(asyncio.to_thread(versions.take, settings.run, self._shelf),
                                                  asyncio.to_thread(fingerprint))
             self._machine = here.digest
@@ -214,17 +213,11 @@ class Server:
             if self.engine is not None:
                 self.engine.tick()
             if self.settings.watch and self.engine is not None and ticks % _WATCH_TICKS == 0:
-                stamp = self._stamp()
+                stamp = versions.stamp(self.settings.run)
                 if stamp is not None and stamp != self._seen:
                     self._seen = stamp
                     self.swap()
 
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            found = (home(self.settings.run) / ARTIFACT_RECORD).stat()
-        except (OSError, RunError):
-            return None
-        return found.st_mtime_ns, found.st_ino
 
 
 def cannot_listen(settings: Settings, e: OSError) -> UserError:

@@ -57,6 +57,15 @@ def offered(run: Path) -> str:
     return version_of(Artifact.from_file(home(run) / ARTIFACT_RECORD))
 
 
+def stamp(run: Path) -> tuple[int, int] | None:
+    """Return what changes when a run folder gets another artifact; None where there is none."""
+    try:
+        found = (home(run) / ARTIFACT_RECORD).stat()
+    except (OSError, RunError):
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
 def take(run: Path, onto: Path) -> Version:
     """Copy the artifact of a run onto the shelf and verify the copy.
 
