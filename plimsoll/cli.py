@@ -470,6 +470,41 @@ def serve(
 
 
 @app.command
+def package(
+    run: Path, /, *, out: Path, image: str = "", threads: int | None = None,
+    insecure: Annotated[bool, Parameter(negative=())] = False, wheel: Path | None = None,
+) -> int:
+    """Write a folder to build an image of the artifact's server from, and a manifest that runs it on KServe.
+
+    Parameters
+    ----------
+    run
+        A run folder, or an artifact folder.
+    out
+        A folder that is new or empty.
+    image
+        What the image will be called where it is pulled from.
+    threads
+        Threads, and so cores, of a container; default the artifact's.
+    insecure
+        Ask requests for no API key, such as behind a gateway that does.
+    wheel
+        A wheel of Plimsoll to install; default one built from its sources here.
+    """
+    import importlib.util
+
+    from plimsoll.core.errors import Unsupported
+
+    if any(importlib.util.find_spec(module) is None for module in ("httptools", "msgspec", "packaging")):
+        raise Unsupported("what plimsoll package needs is not installed here", 'pip install "plimsoll-ml[serve]"')
+    from plimsoll.serve.package import write
+
+    written = write(run, out, image=image, threads=threads, keys=not insecure, wheel=wheel)
+    _console().print(f"{out}: {', '.join(written)}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+@app.command
 def key(name: str, /, *, keys: Path, rows_per_s: float | None = None) -> None:
     """Make an API key for plimsoll serve and print it, once: the file keeps its hash.
 
