@@ -18,8 +18,9 @@ from plimsoll.testing.server import LABELS, write_artifact
 
 # serving.kserve.io/v1beta1 PredictorSpec and ComponentExtensionSpec, and core/v1 PodSpec and Container: the fields that
 # may stand there, of those written
-PREDICTOR = {"minReplicas": int, "maxReplicas": int, "containerConcurrency": int, "scaleMetric": str, "scaleTarget": int,
-             "timeout": int, "terminationGracePeriodSeconds": int, "containers": list, "volumes": list}
+PREDICTOR = {"minReplicas": int, "maxReplicas": int, "containerConcurrency": int, "scaleMetric": str,
+             "scaleTarget": int, "timeout": int, "terminationGracePeriodSeconds": int,
+             "containers": list, "volumes": list}
 CONTAINER = {"name": str, "image": str, "args": list, "command": list, "env": list, "ports": list, "resources": dict,
              "startupProbe": dict, "readinessProbe": dict, "livenessProbe": dict, "securityContext": dict,
              "volumeMounts": list}
@@ -133,6 +134,7 @@ def test_what_cannot_be_written_is_said(artifact: Path, tmp_path: Path, wheel: P
 
 
 def test_it_is_a_verb(artifact: Path, tmp_path: Path, wheel: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["package", str(artifact), "--out", str(tmp_path / "image"), "--wheel", str(wheel), "--insecure"]) == 0
+    more = ["--out", str(tmp_path / "image"), "--wheel", str(wheel), "--insecure"]
+    assert cli.run(["package", str(artifact), *more]) == 0
     assert "Containerfile" in capsys.readouterr().out
     assert "--insecure" in command("x", 1, keys=False)
