@@ -189,7 +189,7 @@ def _death(place: sides.Place, running: Running, args: argparse.Namespace) -> di
 def _update(place: sides.Place, running: Running, run: Path, versions: dict[str, Path], args: argparse.Namespace
             ) -> dict[str, Any]:
     """Replace the version under load."""
-    expected = {name: cases.expected(folder, place.texts) for name, folder in versions.items()}
+    expected = {name: cases.answers_of(folder, place.texts) for name, folder in versions.items()}
     sending = place.sending(running, 1, 128)
     told = [json.loads(one.partition(b"\r\n\r\n")[2])["texts"][0] for one in sending.requests]
     first = json.loads(running.service.ask("POST", "/predict", bodies.body(place.texts[:1]))[1])["version"]

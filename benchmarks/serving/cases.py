@@ -148,7 +148,7 @@ def swaps(place: Place, rate_per_s: float, count: int) -> dict[str, Any]:
     """Swap between two versions again and again under load; every answer is held against what its version answers."""
     run = place.logs / "swapped"
     versions = two_versions(place, run)
-    expected = {name: expected(folder, place.texts) for name, folder in versions.items()}
+    expected = {name: answers_of(folder, place.texts) for name, folder in versions.items()}
     told_apart = np.mean([not same(expected["a"][text], expected["b"][text]) for text in place.texts])
     point(run, versions["a"])
     with ours(place, run) as running:
@@ -240,7 +240,7 @@ def point(run: Path, version: Path) -> None:
     os.replace(new, run / "artifact")
 
 
-def expected(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+def answers_of(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
     with plimsoll.load(folder) as predictor:
         return {text: predictor.predict([text])[0].record() for text in texts}
 
