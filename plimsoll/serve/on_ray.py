@@ -42,6 +42,8 @@ _POLL_S = 0.1
 _WATCH_S = 1.0
 _START_S = 300.0
 """Longest that it may take until all replicas have a version."""
+_LOGGING = {"enable_access_log": False, "log_level": "WARNING"}
+"""An access log has a line for each request, and says nothing that the metrics do not."""
 _RECENT_S = 10.0
 """Longest that a replica may take to say what it was asked of late."""
 
@@ -66,7 +68,7 @@ class Deployment:
         self._over = over or threading.Event()
         self._keys = [] if settings.keys is None else shared_out(settings.keys, replicas.most)
         self._costs: dict[str, Costs] = {}
-        self._threads = 0
+        self._threads, self._cores = 0, 0.0
         self._ours = False
         self._stack = contextlib.ExitStack()
         self._shelf = Path()
@@ -110,8 +112,9 @@ class Deployment:
         try:
             if versions.offered(self.settings.run) == old.name:
                 return False
+            recent = self._recent()
             version = versions.take(self.settings.run, self._shelf)
-            forecast, found = asyncio.run(self._compared(version, old.artifact))
+            forecast, found = asyncio.run(self._compared(version, old.artifact, recent))
         except (PlimsollError, OSError) as e:
             _log.error("the new version is refused, the one in service stays: %s", e)
             return False
@@ -156,13 +159,14 @@ class Deployment:
             self._ours = True
             ray.init(address="local", namespace=NAMESPACE, num_cpus=int(per_node[0]), include_dashboard=False,
                      logging_level=logging.WARNING)
-        self._threads = threads_of(self.replicas, sum(per_node), max(per_node, default=0.0), settings.threads)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        self._cores = sum(per_node)
+        self._threads = threads_of(self.replicas, self._cores, max(per_node, default=0.0), settings.threads)
         ray_serve.start(
             proxy_location="EveryNode",
             http_options={"host": settings.host, "port": settings.port, "request_timeout_s": timeout_s(settings),
                           "keep_alive_timeout_s": int(settings.idle_s)},
-            # an access log has a line for each request and says nothing that the metrics do not
-            logging_config={"enable_access_log": False, "log_level": "WARNING"})
+            logging_config=_LOGGING)
 
     async def _tried(self, version: Version) -> Forecast:
         """Open a version here, as a replica will, and close it: it answers, and its costs are known."""
@@ -171,9 +175,10 @@ class Deployment:
         await engine.close()
         return engine.forecast
 
-    async def _compared(self, version: Version, old: Artifact) -> tuple[Forecast, Parity]:
+    async def _compared(self, version: Version, old: Artifact, recent: list[tuple[str, Any]]
+                        ) -> tuple[Forecast, Parity]:
         engine, alike = await opening.successor(
-            version, old, self._recent(), self.settings, Metrics(), self._threads, self._machine, self._costs,
+            version, old, recent, self.settings, Metrics(), self._threads, self._machine, self._costs,
             budget_s=min(SWAP_MEASURE_S, self.settings.measure_s))
         await engine.close()
         return engine.forecast, alike
@@ -190,12 +195,13 @@ class Deployment:
         shelf: Any = ray.remote(Shelf)
         shelf.options(name=shelf_of(self.settings.name, version.name), namespace=NAMESPACE, lifetime="detached",
                       num_cpus=0, max_restarts=-1, get_if_exists=True).remote(versions.pack(version))
-        self._run(version, options(self.settings, self.replicas, self._threads, forecast))
+        self._run(version, options(self.settings, self.replicas, self._threads, self._cores, forecast))
 
     def _run(self, version: Version, told: dict[str, Any]) -> None:
         """Have Ray replace the replicas, and wait until all are of this version. Raises ChildError when it cannot."""
         name, settings = self.settings.name, self.settings.model_copy(update={"threads": self._threads})
-        made: Any = ray_serve.deployment(Answering, name=_DEPLOYMENT, user_config={}, **told)
+        made: Any = ray_serve.deployment(Answering, name=_DEPLOYMENT, user_config={}, logging_config=_LOGGING,
+                                         **told)
         app = made.bind(settings.to_json(), self._keys, self._costs[version.name].to_json(), version.name)
         ray_serve.run_many([ray_serve.RunTarget(app, name=name, route_prefix="/")],
                            wait_for_ingress_deployment_creation=True, wait_for_applications_running=False)

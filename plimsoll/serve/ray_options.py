@@ -52,10 +52,10 @@ def threads_of(replicas: Replicas, cores: float, largest: float, told: int | Non
     return threads
 
 
-def options(settings: Settings, replicas: Replicas, threads: int, forecast: Forecast) -> dict[str, Any]:
+def options(settings: Settings, replicas: Replicas, threads: int, cores: float, forecast: Forecast) -> dict[str, Any]:
     """Return the options of the deployment.
 
-    threads: of each replica. forecast: of what batches cost there.
+    threads: of each replica. cores: of the cluster. forecast: of what batches cost there.
     """
     ongoing = settings.queue_rows + forecast.lanes * MOST_ROWS
     found: dict[str, Any] = {
@@ -72,6 +72,9 @@ def options(settings: Settings, replicas: Replicas, threads: int, forecast: Fore
         # proxies hear within milliseconds that a replica ends, and ask another when it turns them away
         "graceful_shutdown_wait_loop_s": 0.5,
     }
+    if threads * (replicas.most + 1) <= cores:
+        # a new replica starts before an old one ends; without the room for it Ray would wait for room for ever
+        found["max_surge_percent"] = math.ceil(100 / replicas.most)
     if replicas.least == replicas.most:
         return found | {"num_replicas": replicas.least}
     return found | {"autoscaling_config": {

@@ -65,6 +65,14 @@ def replica_pids() -> list[int]:
     return found
 
 
+def healthy() -> bool:
+    """Return whether Ray has all replicas that it should."""
+    from ray import serve as ray_serve
+
+    found = ray_serve.status().applications["tiny"].deployments["replica"]
+    return found.replica_states == {"RUNNING": 2}
+
+
 class Load:
     """Clients that ask one after the other until they are told to stop."""
 
@@ -124,6 +132,7 @@ def test_a_dead_replica_is_replaced_and_the_others_answer_meanwhile(deployed: An
         until(lambda: len(load.seen) > 20)
         os.kill(before[0], signal.SIGKILL)
         until(lambda: len(set(replica_pids()) - {before[0]}) == 2, 60)
+        until(healthy, 60)
         n = len(load.seen)
         until(lambda: len(load.seen) > n + 20)
     statuses = Counter(status for status, *_ in load.seen)

@@ -49,11 +49,18 @@ def test_a_replica_is_kept_as_busy_as_its_best_batch_and_its_deadline_allow() ->
 
 def test_only_a_range_lets_ray_decide_how_many(tmp_path: Path) -> None:
     settings, costs = settings_of(tmp_path, queue_rows=100), forecast(10, 11, 12, 13)
-    fixed = options(settings, Replicas(2, 2), 1, costs)
+    fixed = options(settings, Replicas(2, 2), 1, 2, costs)
     assert fixed["num_replicas"] == 2
     assert "autoscaling_config" not in fixed
     assert fixed["max_ongoing_requests"] > settings.queue_rows  # the replica refuses, not Ray
     assert 0 < fixed["max_queued_requests"] < 10_000
-    ranged = options(settings, Replicas(1, 4), 1, costs)
+    ranged = options(settings, Replicas(1, 4), 1, 4, costs)
     assert "num_replicas" not in ranged
     assert ranged["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 8.0}
+
+def test_a_new_replica_starts_before_an_old_one_ends_where_there_is_room(tmp_path: Path) -> None:
+    settings, costs = settings_of(tmp_path), forecast(10, 11, 12, 13)
+    assert "max_surge_percent" not in options(settings, Replicas(2, 2), 2, 5, costs)
+    assert options(settings, Replicas(2, 2), 2, 6, costs)["max_surge_percent"] == 50
+    assert options(settings, Replicas(1, 1), 1, 2, costs)["max_surge_percent"] == 100
+
