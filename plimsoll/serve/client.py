@@ -110,9 +110,10 @@ class Client:
         response = self._sent(method, path, body)
         data = response.read()
         try:
-            said = cast(dict[str, Any], json.loads(data))
+            found: Any = json.loads(data)
         except json.JSONDecodeError:
-            said = {}
+            found = None
+        said = cast(dict[str, Any], found) if isinstance(found, dict) else {}
         if response.status == 200 and said:
             return said
         error: Any = said.get("error")

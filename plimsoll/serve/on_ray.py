@@ -258,7 +258,7 @@ def serve(settings: Settings, replicas: Replicas, ready: Callable[[Deployment], 
 def _possible(settings: Settings) -> None:
     """Raise UserError for what Ray's proxy does not offer."""
     if settings.certificate is not None:
-        raise UserError("--certificate is for the server that listens itself; on Ray a proxy of Ray's listens",
+        raise UserError("on Ray a proxy of Ray's listens on every machine, and the certificate's key is not sent there",
                         "put a TLS proxy in front, and give --insecure or --keys")
     if settings.grpc_port is not None:
         raise UserError("on Ray the protocol is spoken over HTTP only", "leave out --grpc-port, or --on ray")
