@@ -20,6 +20,7 @@ from typing import Any
 
 import ray
 from ray import serve as ray_serve
+from ray.exceptions import RayError
 
 from plimsoll.bench.machine import cores_allowed, fingerprint
 from plimsoll.core.artifact import Artifact
@@ -188,7 +189,7 @@ class Deployment:
         handle: Any = ray_serve.get_deployment_handle(_DEPLOYMENT, self.settings.name)
         try:
             return handle.recent.remote().result(timeout_s=_RECENT_S)
-        except (TimeoutError, ray.exceptions.RayError) as e:
+        except (TimeoutError, RayError) as e:
             raise ChildError(f"no replica says what it was asked of late: {e}", "send the signal again") from None
 
     def _deploy(self, version: Version, forecast: Forecast) -> None:

@@ -19,7 +19,6 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import plimsoll
 from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact, home
 from plimsoll.core.decision import Decision
 from plimsoll.core.errors import ChildError, RunError, Unsupported, UserError
@@ -208,7 +207,7 @@ def _wheel(out: Path, given: Path | None) -> str:
             raise UserError(f"{given} is no wheel of Plimsoll", "build one with pip wheel --no-deps")
         (out / given.name).write_bytes(given.read_bytes())
         return given.name
-    sources = Path(plimsoll.__file__).resolve().parents[1]
+    sources = Path(__file__).resolve().parents[2]
     if not (sources / "pyproject.toml").is_file():
         raise UserError("Plimsoll is installed here without its sources, and the image needs a wheel of it",
                         "give --wheel, the file that it was installed from")
