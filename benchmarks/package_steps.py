@@ -41,20 +41,20 @@ def main() -> int:
         venv.create(home, with_pip=True)
         [install] = re.findall(r"(?m)^RUN (pip install .*)$", text)
         steps = shlex.split(install.replace("/install/", f"{image}/"))
-        subprocess.run([str(home / "bin" / steps[0]), *steps[1:]], check=True, stdout=subprocess.DEVNULL)
+        clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}  # what stands there is not in an image
+        subprocess.run([str(home / "bin" / steps[0]), *steps[1:]], check=True, env=clean, stdout=subprocess.DEVNULL)
         [start] = (json.loads(found) for found in re.findall(r"(?m)^ENTRYPOINT (.*)$", text))
         [check] = (json.loads(found) for found in re.findall(r"(?m)^HEALTHCHECK .*? CMD (.*)$", text))
         port = str(free_port())
         swap = {"/artifact": str(image / "artifact"), "8000": port, "0.0.0.0": "127.0.0.1"}
         command = [str(home / "bin" / start[0]), *(swap.get(word, word) for word in start[1:])]
-        clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         size = sum(p.stat().st_size for p in home.rglob("*") if p.is_file() and not p.is_symlink()) / 1e6
         print(f"installed {size:.0f} MB", flush=True)
         with subprocess.Popen(command, env=clean, cwd=scratch) as server:
             try:
                 asked = [str(home / "bin" / check[0]), check[1], check[2].replace(":8000/", f":{port}/")]
                 end = time.monotonic() + _READY_S
-                while subprocess.run(asked, stderr=subprocess.DEVNULL, check=False).returncode:
+                while subprocess.run(asked, env=clean, stderr=subprocess.DEVNULL, check=False).returncode:
                     if server.poll() is not None or time.monotonic() > end:
                         print("the server did not get ready", file=sys.stderr)
                         return 1

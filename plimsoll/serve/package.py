@@ -27,7 +27,7 @@ from plimsoll.serve import versions
 from plimsoll.serve.opening import lanes_of
 from plimsoll.serve.supervisor import named
 
-_NEEDED = ("cyclopts", "numpy", "pydantic", "safetensors", "tokenizers")
+_NEEDED = ("cyclopts", "jinja2", "numpy", "pydantic", "safetensors", "tokenizers")
 """What serving imports of the core dependencies."""
 _USER = 10001
 _PORT = 8000
