@@ -20,6 +20,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import sys
 import tempfile
 import threading
@@ -111,8 +112,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _answers(running: Running, asked: Sequence[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     with plimsoll.Client(running.service.url) as client:
-        return [client.predict([text])[0].record() for text in asked]
+        for text in asked:
+            began = time.perf_counter()
+            found.append(client.predict([text])[0].record() | {"ms": (time.perf_counter() - began) * 1e3})
+    return found
 
 
 def _same(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]], record: Artifact) -> dict[str, Any]:
@@ -121,6 +126,8 @@ def _same(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]], record
     allowed = max(_TOLERANCE, record.invariance.largest_logit_difference if record.invariance else 0.0)
     labels = sum(a["label"] == b["label"] for a, b in zip(one, other, strict=True))
     return {"requests": len(one), "labels_equal": labels, "answers_equal_to_the_bit": sum(d == 0 for d in apart),
+            "p50_ms_one_at_a_time": {"single": statistics.median(a["ms"] for a in one),
+                                     "ray": statistics.median(b["ms"] for b in other)},
             "largest_score_difference": max(apart), "allowed": allowed,
             "met": {"labels": labels == len(one), "scores": max(apart) <= allowed}}
 

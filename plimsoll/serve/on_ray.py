@@ -132,6 +132,15 @@ class Deployment:
                      found.alike, found.texts)
         return True
 
+    def tend(self) -> None:
+        """Put the version's files back on the cluster where the machine that had them is gone."""
+        assert self.version is not None
+        try:
+            ray.get_actor(shelf_of(self.settings.name, self.version.name), namespace=NAMESPACE)
+        except ValueError:
+            _log.warning("the cluster lost the files of version %s; they are sent again", self.version.name)
+            self._shelve(self.version)
+
     def stop(self) -> None:
         """End the deployment once its requests are answered, and the local Ray where there is one."""
         if ray.is_initialized():
@@ -193,10 +202,15 @@ class Deployment:
             raise ChildError(f"no replica says what it was asked of late: {e}", "send the signal again") from None
 
     def _deploy(self, version: Version, forecast: Forecast) -> None:
-        shelf: Any = ray.remote(Shelf)
-        shelf.options(name=shelf_of(self.settings.name, version.name), namespace=NAMESPACE, lifetime="detached",
-                      num_cpus=0, max_restarts=-1, get_if_exists=True).remote(versions.pack(version))
+        self._shelve(version)
         self._run(version, options(self.settings, self.replicas, self._threads, self._cores, forecast))
+
+    def _shelve(self, version: Version) -> None:
+        """Put the files of a version where replicas find them. The actor outlives this process, as the replicas do."""
+        made: Any = ray.remote(Shelf)
+        shelf = made.options(name=shelf_of(self.settings.name, version.name), namespace=NAMESPACE, lifetime="detached",
+                             num_cpus=0, get_if_exists=True).remote()
+        ray.get(shelf.put.remote(versions.pack(version)))
 
     def _run(self, version: Version, told: dict[str, Any]) -> None:
         """Have Ray replace the replicas, and wait until all are of this version. Raises ChildError when it cannot."""
@@ -244,6 +258,7 @@ def serve(settings: Settings, replicas: Replicas, ready: Callable[[Deployment], 
         listen()  # Ray puts a handler of its own in place when it starts
         ready(deployment)
         while not over.wait(_WATCH_S):
+            deployment.tend()
             stamp = versions.stamp(settings.run) if settings.watch else seen
             if again.is_set() or (stamp is not None and stamp != seen):
                 again.clear()

@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 
 from plimsoll.core.errors import UserError
+from plimsoll.serve import versions
 from plimsoll.serve.ray_options import Replicas
 from plimsoll.testing.server import LABELS, Running, settings_of, until, write_artifact
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
+ray_serve = pytest.importorskip("ray.serve")
+ray_actors = pytest.importorskip("plimsoll.serve.ray_actors")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of sockets and of what is deprecated in it
 
@@ -65,10 +68,17 @@ def replica_pids() -> list[int]:
     return found
 
 
+def there(shelf: str) -> bool:
+    """Return whether there is an actor of this name."""
+    try:
+        ray.get_actor(shelf, namespace=ray_actors.NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
 def healthy() -> bool:
     """Return whether Ray has all replicas that it should."""
-    from ray import serve as ray_serve
-
     found = ray_serve.status().applications["tiny"].deployments["replica"]
     return found.replica_states == {"RUNNING": 2}
 
@@ -128,6 +138,10 @@ def test_answers_and_refusals_come_through_as_they_are(run: Path, deployed: Any)
 def test_a_dead_replica_is_replaced_and_the_others_answer_meanwhile(deployed: Any) -> None:
     before = replica_pids()
     assert len(before) == 2
+    shelf = ray_actors.shelf_of("tiny", deployed.version.name)
+    ray.kill(ray.get_actor(shelf, namespace=ray_actors.NAMESPACE))  # as with the machine that it was on
+    until(lambda: not there(shelf))
+    deployed.tend()
     with Load(deployed) as load:
         until(lambda: len(load.seen) > 20)
         os.kill(before[0], signal.SIGKILL)
@@ -165,6 +179,20 @@ def test_a_bad_version_is_refused_and_the_old_one_stays(run: Path, deployed: Any
     _, _, said = ask(deployed, "POST", "/predict", b'{"texts": ["light"]}')
     assert json.loads(said)["version"] == version
     assert json.loads(said)["predictions"][0]["label"] == "light"
+
+
+def test_what_ray_cannot_bring_up_is_taken_back(run: Path, deployed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = deployed.version.name
+    write_artifact(run / "artifact", delay_ms=0.09)
+    pack = versions.pack
+    # it opens here, and what arrives at the replicas is not it
+    monkeypatch.setattr(versions, "pack", lambda one: {**pack(one), "tokenizer.json": b"{}"})
+    with Load(deployed) as load:
+        until(lambda: len(load.seen) > 20)
+        assert not deployed.take_up()
+        until(healthy, 60)
+    assert {(status, seen) for status, seen, *_ in load.seen} == {(200, version)}
+    assert deployed.version.name == version
 
 
 @pytest.mark.parametrize(("more", "says"), [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from plimsoll import cli
+from plimsoll.core import find
 from plimsoll.core.artifact import Artifact, verified
 from plimsoll.core.errors import RunError, UserError
 from plimsoll.serve.package import command, inference_service, label, requirements, write
@@ -21,6 +24,26 @@ from plimsoll.testing.server import LABELS, write_artifact
 PREDICTOR = {"minReplicas": int, "maxReplicas": int, "containerConcurrency": int, "scaleMetric": str,
              "scaleTarget": int, "timeout": int, "terminationGracePeriodSeconds": int,
              "containers": list, "volumes": list}
+ALONE = """
+import sys
+from importlib import metadata
+
+runtime, *names = sys.argv[1:]
+allowed = {name.partition("==")[0] for name in names} | {"plimsoll-ml", "setuptools"}
+owners = metadata.packages_distributions()
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        of = {owner.lower().replace("_", "-").replace(".", "-") for owner in owners.get(name.partition(".")[0], ())}
+        if of and not of & allowed:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refuse())
+import plimsoll.cli
+from plimsoll.core import find
+from plimsoll.serve import supervisor, worker
+find.part("runtimes", runtime)
+"""
 CONTAINER = {"name": str, "image": str, "args": list, "command": list, "env": list, "ports": list, "resources": dict,
              "startupProbe": dict, "readinessProbe": dict, "livenessProbe": dict, "securityContext": dict,
              "volumeMounts": list}
@@ -121,6 +144,14 @@ def test_what_is_installed_are_the_versions_here_and_no_more(artifact: Path) -> 
     assert not names & {"torch", "transformers", "optuna", "onnxruntime", "altair", "plimsoll-ml"}
     assert all(re.fullmatch(r"[a-z0-9-]+==\S+", line) for line in found)
 
+
+@pytest.mark.parametrize("runtime", [n for n in find.names("runtimes") if find.part("runtimes", n).missing() is None])
+def test_serving_imports_nothing_that_is_not_installed_with_it(artifact: Path, runtime: str) -> None:
+    record = Artifact.from_file(artifact / "artifact" / "artifact.json")
+    part = find.part("runtimes", runtime)
+    names = requirements(record.model_copy(update={"runtime": part()}))
+    done = subprocess.run([sys.executable, "-c", ALONE, runtime, *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-600:]
 
 def test_what_cannot_be_written_is_said(artifact: Path, tmp_path: Path, wheel: Path) -> None:
     (tmp_path / "full").mkdir()
