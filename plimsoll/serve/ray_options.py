@@ -68,6 +68,8 @@ def options(settings: Settings, replicas: Replicas, threads: int, cores: float, 
         # a replica starts its own worker again; Ray replaces it only when that did not help
         "health_check_period_s": (settings.stuck_s + _WORKER_BACK_S) / _CHECKS,
         "health_check_timeout_s": settings.stuck_s,
+        # it opened where it is deployed from: one replica that cannot may be chance, a second one is not
+        "max_constructor_retry_count": 2,
         "graceful_shutdown_timeout_s": settings.drain_s,
         # proxies hear within milliseconds that a replica ends, and ask another when it turns them away
         "graceful_shutdown_wait_loop_s": 0.5,
