@@ -10,12 +10,12 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from plimsoll.core.errors import UserError
-from plimsoll.serve import versions
 from plimsoll.serve.ray_options import Replicas
 from plimsoll.testing.server import LABELS, Running, settings_of, until, write_artifact
 
@@ -66,6 +66,19 @@ def replica_pids() -> list[int]:
         if folder.name.isdigit() and said.startswith(b"ray::ServeReplica:tiny:replica"):
             found.append(int(folder.name))
     return found
+
+
+def failing(status: Any) -> Any:
+    """Return a look at Ray that first sees a deployment that failed, while Ray is in the middle of it."""
+    seen: list[Any] = []
+
+    def look() -> Any:
+        if seen:
+            return status()
+        seen.append(SimpleNamespace(status="DEPLOY_FAILED", message="it cannot be opened"))
+        return SimpleNamespace(applications={"tiny": seen[0]})
+
+    return look
 
 
 def there(shelf: str) -> bool:
@@ -184,9 +197,7 @@ def test_a_bad_version_is_refused_and_the_old_one_stays(run: Path, deployed: Any
 def test_what_ray_cannot_bring_up_is_taken_back(run: Path, deployed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     version = deployed.version.name
     write_artifact(run / "artifact", delay_ms=0.09)
-    pack = versions.pack
-    # it opens here, and what arrives at the replicas is not it
-    monkeypatch.setattr(versions, "pack", lambda one: {**pack(one), "tokenizer.json": b"{}"})
+    monkeypatch.setattr(ray_serve, "status", failing(ray_serve.status))
     with Load(deployed) as load:
         until(lambda: len(load.seen) > 20)
         assert not deployed.take_up()
