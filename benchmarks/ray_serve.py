@@ -98,7 +98,6 @@ def _run(args: argparse.Namespace) -> int:
             print(found["death"]["met"], flush=True)
             found["update"] = _update(place, on_ray, run, versions, args)
             print(found["update"]["met"], flush=True)
-            found["log"] = on_ray.log.read_text(errors="replace").splitlines()[-20:]
     machine = fingerprint()
     result = {
         "artifact": {"runtime": record.runtime.says(), "labels": len(record.labels)},
@@ -228,10 +227,8 @@ def _update(place: sides.Place, running: Running, run: Path, versions: dict[str,
                                    look=lambda book, now: done.is_set(), inspect=inspect)
         thread.join()
     outcomes = outcomes.between(0.0, math.inf)
-    last_old = max((i for i, version in enumerate(order) if version == first), default=0)
-    first_new = next((i for i, version in enumerate(order) if version != first), len(order))
     return {
-        **_statuses(outcomes), "answers_by_version": dict(Counter(order)), "both_answered_for": last_old - first_new,
+        **_statuses(outcomes), "answers_by_version": dict(Counter(order)),
         "mixed_answers": len(odd), "examples": odd[:3],
         "latency_ms": {name: quantile(outcomes.latency_ms[outcomes.accepted], p).model_dump(mode="json")
                        for name, p in (("p50", 0.5), ("p99", 0.99))},
