@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench cuda peers serving soak fuzz clean
+.PHONY: demo test check docs bench cuda peers serving package soak fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/plimsoll demo
@@ -34,6 +34,10 @@ fuzz: $(VENV)/.dev
 # RUN names the folder of a finished run or artifact; what serving adds, and what it holds under load
 serving: $(VENV)/.dev
 	$(BIN)/python benchmarks/serve.py $(RUN)
+
+# the steps of the Containerfile in a fresh environment, and a question to the server that comes of it
+package: $(VENV)/.dev
+	$(BIN)/python benchmarks/package_steps.py $(RUN)
 
 # an hour at half of what it holds: memory, latency and failures minute by minute
 soak: $(VENV)/.dev

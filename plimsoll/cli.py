@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from plimsoll.core.spec import Spec
+    from plimsoll.serve.settings import Settings
 
 app = App(
     name="plimsoll",
@@ -392,6 +393,7 @@ def serve(
     keys: Path | None = None, certificate: Path | None = None, private_key: Path | None = None,
     insecure: Annotated[bool, Parameter(negative=())] = False, watch: Annotated[bool, Parameter(negative=())] = False,
     agreement: float = 0.8, spans: Annotated[bool, Parameter(negative=())] = False,
+    on: str = "here", replicas: str | None = None,
 ) -> int:
     """Serve an artifact over HTTP: POST /predict, the Open Inference Protocol v2, health and Prometheus metrics.
 
@@ -435,11 +437,20 @@ def serve(
         Least share of the recent texts that a new artifact must answer as the one in service did.
     spans
         Write OpenTelemetry spans, to where OpenTelemetry's environment variables say.
+    on
+        here: this process and its worker. ray: replicas on Ray Serve, on this machine or the cluster that RAY_ADDRESS
+        names; needs the extra `ray`.
+    replicas
+        With --on ray: how many, such as 2, or 1:4 for as many as the load asks for; default 1.
     """
     import importlib.util
 
-    from plimsoll.core.errors import Unsupported
+    from plimsoll.core.errors import Unsupported, UserError, nearest
 
+    if on not in ("here", "ray"):
+        raise UserError(f"there is no {on!r:.40} to serve on", nearest(on, ("here", "ray")))
+    if replicas is not None and on == "here":
+        raise UserError("--replicas is for --on ray", "give --on ray, or leave it out")
     if any(importlib.util.find_spec(module) is None for module in ("httptools", "msgspec")):
         raise Unsupported("what plimsoll serve is made of is not installed here", 'pip install "plimsoll-ml[serve]"')
     import logging
@@ -453,7 +464,44 @@ def serve(
         rows=rows, body_bytes=body_bytes, keys=keys, certificate=certificate, private_key=private_key,
         insecure=insecure, watch=watch, agreement=agreement, spans=spans)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if on == "ray":
+        return _serve_on_ray(settings, replicas or "1")
     return supervisor.serve(settings, lambda server: print("\n".join(server.introduction()), flush=True))
+
+
+@app.command
+def package(
+    run: Path, /, *, out: Path, image: str = "", threads: int | None = None,
+    insecure: Annotated[bool, Parameter(negative=())] = False, wheel: Path | None = None,
+) -> int:
+    """Write a folder to build an image of the artifact's server from, and a manifest that runs it on KServe.
+
+    Parameters
+    ----------
+    run
+        A run folder, or an artifact folder.
+    out
+        A folder that is new or empty.
+    image
+        What the image will be called where it is pulled from.
+    threads
+        Threads, and so cores, of a container; default the artifact's.
+    insecure
+        Ask requests for no API key, such as behind a gateway that does.
+    wheel
+        A wheel of Plimsoll to install; default one built from its sources here.
+    """
+    import importlib.util
+
+    from plimsoll.core.errors import Unsupported
+
+    if any(importlib.util.find_spec(module) is None for module in ("httptools", "msgspec", "packaging")):
+        raise Unsupported("what plimsoll package needs is not installed here", 'pip install "plimsoll-ml[serve]"')
+    from plimsoll.serve.package import write
+
+    written = write(run, out, image=image, threads=threads, keys=not insecure, wheel=wheel)
+    _console().print(f"{out}: {', '.join(written)}", highlight=False, markup=False, soft_wrap=True)
+    return 0
 
 
 @app.command
@@ -674,6 +722,19 @@ def _train_together(
         trained = search.train(bench, move, processes, spread)
     report.show(trained, console)
     return 0
+
+
+def _serve_on_ray(settings: Settings, replicas: str) -> int:
+    from plimsoll.core.errors import UserError
+    from plimsoll.serve.ray_options import Replicas
+
+    many = Replicas.parse(replicas)
+    try:
+        from plimsoll.serve import on_ray
+    except ImportError:
+        raise UserError("Ray Serve is not installed here", 'pip install "plimsoll-ml[ray]", or leave out --on ray'
+                        ) from None
+    return on_ray.serve(settings, many, lambda served: print("\n".join(served.introduction()), flush=True))
 
 
 def _console() -> Console:

@@ -148,9 +148,9 @@ def swaps(place: Place, rate_per_s: float, count: int) -> dict[str, Any]:
     """Swap between two versions again and again under load; every answer is held against what its version answers."""
     run = place.logs / "swapped"
     versions = two_versions(place, run)
-    expected = {name: _expected(folder, place.texts) for name, folder in versions.items()}
-    told_apart = np.mean([not _same(expected["a"][text], expected["b"][text]) for text in place.texts])
-    _point(run, versions["a"])
+    expected = {name: answers_of(folder, place.texts) for name, folder in versions.items()}
+    told_apart = np.mean([not same(expected["a"][text], expected["b"][text]) for text in place.texts])
+    point(run, versions["a"])
     with ours(place, run) as running:
         sending = place.sending(running, 1, 128)
         told = [json.loads(one.partition(b"\r\n\r\n")[2])["texts"][0] for one in sending.requests]
@@ -165,7 +165,7 @@ def swaps(place: Place, rate_per_s: float, count: int) -> dict[str, Any]:
             last[0] = version
             seen[version] += 1
             text = told[index % len(told)]
-            if not _same(said, expected["a" if version == first else "b"][text]):
+            if not same(said, expected["a" if version == first else "b"][text]):
                 odd.append({"index": index, "version": version, "text": text, "said": said})
 
         done = threading.Event()
@@ -178,7 +178,7 @@ def swaps(place: Place, rate_per_s: float, count: int) -> dict[str, Any]:
                 for i in range(count):
                     before = last[0]
                     began = time.perf_counter()
-                    _point(run, versions["b" if i % 2 == 0 else "a"])
+                    point(run, versions["b" if i % 2 == 0 else "a"])
                     os.kill(running.pid, signal.SIGHUP)
                     while last[0] == before:
                         if time.perf_counter() - began > 60:
@@ -232,7 +232,7 @@ def two_versions(place: Place, run: Path) -> dict[str, Path]:
     return found
 
 
-def _point(run: Path, version: Path) -> None:
+def point(run: Path, version: Path) -> None:
     """Let the run's artifact be this version, at once or not at all."""
     new = run / "artifact.new"
     new.unlink(missing_ok=True)
@@ -240,12 +240,12 @@ def _point(run: Path, version: Path) -> None:
     os.replace(new, run / "artifact")
 
 
-def _expected(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+def answers_of(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
     with plimsoll.load(folder) as predictor:
         return {text: predictor.predict([text])[0].record() for text in texts}
 
 
-def _same(said: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+def same(said: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     return said["label"] == expected["label"] and abs(said["score"] - expected["score"]) <= 1e-4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import sys
 import threading
@@ -57,7 +58,8 @@ def ours(place: Place, run: Path | None = None, *options: str) -> Running:
     """Start Plimsoll's server on the artifact, or on another folder."""
     port = free_port()
     command = [sys.executable, "-m", "plimsoll.cli", "serve", str(run or place.artifact), "--port", str(port), *options]
-    return Running("plimsoll", command, port, place.logs / "plimsoll.log", {"PYTHONPATH": str(ROOT)})
+    return Running("plimsoll", command, port, place.logs / "plimsoll.log",
+                   {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))})
 
 
 def peer(tool: str, place: Place, in_flight: int) -> tuple[Running | None, dict[str, Any]]:

@@ -19,6 +19,8 @@ from plimsoll.core.errors import PlimsollError, UserError
 from plimsoll.core.prediction import Embedding, Entity, Labelling, Prediction, Similarity, Tagging
 
 _AGAIN = (429, 503)
+_BETWEEN = (500, 502, 503, 504)
+"""Of something between here and a server, such as a proxy whose server died: a server of ours gives a code with it."""
 _JITTER = 0.1
 """Share of a wait that is drawn at random on top, so that refused clients do not come back all at once."""
 
@@ -35,7 +37,7 @@ class Client:
     """One connection to a server, kept open. Use as a context manager, or call `close`. Not for several threads.
 
     What a server refuses under load, or cannot answer while its worker starts again, is asked again after the time
-    that the server named, until `patience_s` is over.
+    that the server named, until `patience_s` is over; so is what a proxy lost. Asking twice changes nothing.
     """
 
     def __init__(self, url: str, key: str | None = None, *, deadline_ms: float | None = None, patience_s: float = 10.0,
@@ -79,7 +81,7 @@ class Client:
                 said = self._asked("POST", "/predict", body)
             except Refused as e:
                 wait_s = (e.retry_after_s or 0.1) * (1 + _JITTER * random.random())
-                if e.status not in _AGAIN or e.code == "deadline" or time.monotonic() + wait_s > end:
+                if not _passes(e) or time.monotonic() + wait_s > end:
                     raise
                 time.sleep(wait_s)
             else:
@@ -108,9 +110,10 @@ class Client:
         response = self._sent(method, path, body)
         data = response.read()
         try:
-            said = cast(dict[str, Any], json.loads(data))
+            found: Any = json.loads(data)
         except json.JSONDecodeError:
-            said = {}
+            found = None
+        said = cast(dict[str, Any], found) if isinstance(found, dict) else {}
         if response.status == 200 and said:
             return said
         error: Any = said.get("error")
@@ -149,6 +152,10 @@ def answer(record: dict[str, Any]) -> Any:
         return Embedding(tuple(record["embedding"]))
     return Similarity(record["similarity"])
 
+
+def _passes(e: Refused) -> bool:
+    """Return whether asking again may help."""
+    return e.code != "deadline" and (e.status in _AGAIN or (not e.code and e.status in _BETWEEN))
 
 def _retry_after_s(response: http.client.HTTPResponse) -> float | None:
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):

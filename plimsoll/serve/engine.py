@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.errors import ChildError, PlimsollError
+from plimsoll.core.memory import resident_bytes
 from plimsoll.serve.admission import Load, Refusal, admit
 from plimsoll.serve.batching import Batch, Queue, Row
 from plimsoll.serve.costs import Forecast
@@ -155,6 +156,14 @@ class Engine:
     def running(self) -> int:
         """Batches that run now."""
         return len(self._running)
+
+    def gauges(self) -> dict[str, float]:
+        """Return what metrics show of it now."""
+        worker = self.worker
+        return {"ready": self.ready, "queue_rows": len(self.queue), "queue_work_ms": self.queue.work_ms,
+                "running_batches": self.running, "lanes": self.forecast.lanes, "drift": self.drift,
+                "caution": self.caution,
+                **({} if worker is None else {"worker_resident_bytes": resident_bytes(worker.pid)})}
 
     # -- scheduling
 

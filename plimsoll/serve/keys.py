@@ -84,22 +84,7 @@ class Keys:
     @classmethod
     def read(cls, file: Path) -> Keys:
         """Read a file of keys. Raises UserError for one that is missing, empty, or holds anything else."""
-        try:
-            lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-        except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"{file} cannot be read: {e}", f"plimsoll key NAME --keys {file} makes one") from None
-        if not lines:
-            raise UserError(f"{file} holds no keys", f"plimsoll key NAME --keys {file} adds one")
-        keys: list[Key] = []
-        for number, line in enumerate(lines, 1):
-            try:
-                keys.append(Key.model_validate_json(line))
-                wrong = not re.fullmatch(r"[0-9a-f]{64}", keys[-1].sha256)
-            except ValidationError:
-                wrong = True
-            if wrong:
-                raise UserError(f"{file}, line {number}: not a key", "write keys with plimsoll key, which hashes them")
-        return cls(keys)
+        return cls(_read(file))
 
     @property
     def names(self) -> set[str]:
@@ -134,3 +119,31 @@ def make(file: Path, name: str, rows_per_s: float | None = None) -> str:
         with os.fdopen(handle, "a", encoding="utf-8") as f:
             f.write(line + "\n")
     return key
+
+
+def shared_out(file: Path, servers: int) -> list[str]:
+    """Return the lines of a file of keys for each of several servers that a key's requests are spread over.
+
+    Each server has its share of a key's rate, so that all together keep to it. Raises UserError as `Keys.read` does.
+    """
+    return [key.model_copy(update={"rows_per_s": key.rows_per_s and key.rows_per_s / servers}).model_dump_json()
+            for key in _read(file)]
+
+
+def _read(file: Path) -> list[Key]:
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{file} cannot be read: {e}", f"plimsoll key NAME --keys {file} makes one") from None
+    if not lines:
+        raise UserError(f"{file} holds no keys", f"plimsoll key NAME --keys {file} adds one")
+    keys: list[Key] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            keys.append(Key.model_validate_json(line))
+            wrong = not re.fullmatch(r"[0-9a-f]{64}", keys[-1].sha256)
+        except ValidationError:
+            wrong = True
+        if wrong:
+            raise UserError(f"{file}, line {number}: not a key", "write keys with plimsoll key, which hashes them")
+    return keys

@@ -61,7 +61,9 @@ class Histogram:
 class Metrics:
     """Everything that is counted, for all versions together: a swap does not start from nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, replica: str = "") -> None:
+        """replica: the name of the one of several that counts here; each sample says so then."""
+        self._replica = replica
         self.responses: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.seconds = Histogram(_SECONDS)
         self.stages = {stage: Histogram(_SECONDS) for stage in STAGES}
@@ -124,4 +126,13 @@ class Metrics:
         for name, value in now.items():
             family(name, "gauge", GAUGES[name], [f"plimsoll_{name} {value:.9g}"])
         family("version", "gauge", "The version that answers.", [f'plimsoll_version{{version="{version}"}} 1'])
-        return "\n".join(out) + "\n"
+        return "\n".join(_of(self._replica, line) for line in out) + "\n"
+
+
+def _of(replica: str, line: str) -> str:
+    """Return a line of the format with the replica among its labels; which samples follow one another is then seen."""
+    if not replica or line.startswith("#"):
+        return line
+    name, value = line.rsplit(" ", 1)
+    labels = f'replica="{replica}"'
+    return f"{name[:-1]},{labels}}} {value}" if name.endswith("}") else f"{name}{{{labels}}} {value}"

@@ -7,12 +7,13 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from plimsoll.core.artifact import ARTIFACT_RECORD
+from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact
 from plimsoll.core.errors import ChildError, PlimsollError, RunError
 from plimsoll.core.parts import Runtime
 from plimsoll.core.store import write_atomic
-from plimsoll.serve import company
+from plimsoll.serve import company, parity
 from plimsoll.serve.costs import Costs, Forecast, measure
 from plimsoll.serve.engine import Engine
 from plimsoll.serve.link import Worker
@@ -51,7 +52,7 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
                  tables: dict[str, Costs], *, budget_s: float, keep: bool) -> Engine:
     """Return an engine that is ready to answer, its lanes warm.
 
-    tables: by version, those that this server has measured; one that is new is added. budget_s: for the cost table,
+    tables: by version, those that this server knows; this version's is added. budget_s: for the cost table,
     where there is none yet for this version on this machine. keep: write it down.
     Raises what keeps the version from being opened.
     """
@@ -60,6 +61,7 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
     place = costs_file(settings.run, machine)
     costs = tables.get(version.name) or known(place, version.name, plan)
     if costs is not None:
+        tables[version.name] = costs
         forecast = Forecast(costs)
         engine = Engine(version, reading, forecast, [plan[i] for i in kept(forecast, plan)], settings, metrics)
         await engine.start()
@@ -97,6 +99,29 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
         except PlimsollError as e:
             _log.warning("the cost table is not kept: %s", e.message)
     return engine
+
+
+async def successor(version: Version, old: Artifact, recent: Sequence[tuple[str, Any]], settings: Settings,
+                    metrics: Metrics, threads: int, machine: str, tables: dict[str, Costs], *, budget_s: float,
+                    ) -> tuple[Engine, parity.Parity]:
+    """Return an engine that may take over from the version in service, and how alike they answered what was asked.
+
+    old: what is in service. recent: texts that it was asked, each with the answer it gave. The rest is as in `opened`.
+    Raises what makes the version unfit; nothing is left of it then.
+    """
+    new: Engine | None = None
+    try:
+        parity.same_kind(version.artifact, old)
+        new = await opened(version, settings, metrics, threads, machine, tables, budget_s=budget_s, keep=False)
+        if new.worker is None:
+            raise RunError("its worker died", "look at what it printed")
+        found = await parity.compared(new.reading, new.worker, recent, settings.agreement)
+    except BaseException:
+        if new is not None:
+            await new.close()
+        version.remove()
+        raise
+    return new, found
 
 
 def costs_file(run: Path, machine: str) -> Path:

@@ -14,6 +14,8 @@ from plimsoll.core.prediction import Embedding, Labelling, Prediction, Similarit
 from plimsoll.serve.link import Worker
 from plimsoll.serve.reading import Reading
 
+RECENT = 256
+"""Texts that are kept in memory, with their answers, for the parity check of the next version."""
 _COSINE = 0.95
 _APART = 0.1
 """How far two similarities may be apart and still be called alike."""

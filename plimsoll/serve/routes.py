@@ -14,7 +14,7 @@ from plimsoll.core.errors import UserError, nearest
 from plimsoll.serve import asking, metrics, oip, openapi
 from plimsoll.serve.asking import Answered, Asking, TooLarge
 from plimsoll.serve.engine import Engine
-from plimsoll.serve.http import JSON, Request
+from plimsoll.serve.http import JSON
 from plimsoll.serve.keys import Keys
 
 _HTML = b"text/html; charset=utf-8"
@@ -31,6 +31,16 @@ class Predict(msgspec.Struct, forbid_unknown_fields=True):
 
 _decode_predict = msgspec.json.Decoder(Predict).decode
 _decode_infer = msgspec.json.Decoder(oip.Infer).decode
+
+
+class Request(asking.Asker, Protocol):
+    """A whole request, whoever took it in: `plimsoll.serve.http` or a proxy."""
+
+    body: bytes
+
+    def respond(self, status: int, body: bytes, extra: bytes = b"", kind: bytes = JSON) -> None:
+        """Answer; extra: more header lines, each with its end; kind: of the body."""
+        ...
 
 
 class Home(asking.Home, Protocol):

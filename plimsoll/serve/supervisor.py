@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from plimsoll.bench.machine import cores_allowed, fingerprint
-from plimsoll.core.artifact import ARTIFACT_RECORD, home
-from plimsoll.core.errors import PlimsollError, RunError, Unsupported, UserError
+from plimsoll.core.errors import PlimsollError, Unsupported, UserError
 from plimsoll.core.memory import resident_bytes
 from plimsoll.serve import opening, parity, spans, versions
 from plimsoll.serve.asking import Asker
@@ -35,11 +34,9 @@ _log = logging.getLogger("plimsoll.serve")
 
 _TICK_S = 0.2
 _WATCH_TICKS = 5
-_RECENT = 256
-"""Texts that are kept in memory, with their answers, for the parity check of the next version."""
 _FLUSH_S = 1.0
 """For clients to take their last answers, when the server ends."""
-_SWAP_MEASURE_S = 0.5
+SWAP_MEASURE_S = 0.5
 """For the cost table of a version that comes while another answers: requests share the processor with it."""
 
 
@@ -55,7 +52,7 @@ class Server:
         self._tls = _tls(settings)
         self._tracing = tracing if tracing is not None else spans.exported() if settings.spans else None
         self._front = Front(settings, Routes(self))
-        self._recent: deque[tuple[str, Any]] = deque(maxlen=_RECENT)
+        self._recent: deque[tuple[str, Any]] = deque(maxlen=parity.RECENT)
         self._threads = settings.threads or max(1, int(cores_allowed()))
         self._machine = ""
         self._tables: dict[str, Costs] = {}
@@ -100,18 +97,14 @@ class Server:
                 self._front.connection, settings.host, settings.port, backlog=settings.connections, ssl=self._tls,
                 ssl_handshake_timeout=settings.header_s if self._tls else None)
         except OSError as e:
-            taken = e.errno == errno.EADDRINUSE
-            why = "something else does" if taken else e.strerror
-            raise UserError(f"cannot listen at {settings.host}:{settings.port}: {why}",
-                            "give another --port; 0 takes any that is free" if taken else "give another --host"
-                            ) from None
+            raise cannot_listen(settings, e) from None
         self._ticking = loop.create_task(self._tick())
         try:
             if settings.grpc_port is not None:
                 self._rpc = _service(self)
                 self.grpc_port = await self._rpc.start(settings.host, settings.grpc_port)
             self._shelf = self._stack.enter_context(versions.shelf())
-            self._seen = self._stamp()
+            self._seen = versions.stamp(settings.run)
             version, here = await asyncio.gather(asyncio.to_thread(versions.take, settings.run, self._shelf),
                                                  asyncio.to_thread(fingerprint))
             self._machine = here.digest
@@ -162,13 +155,7 @@ class Server:
         engine = self.engine
         found = {"connections": len(self._front.connections), "bodies_bytes": self._front.bodies,
                  "retiring_versions": len(self._retiring), "resident_bytes": resident_bytes(os.getpid())}
-        if engine is not None and engine.worker is not None:
-            found["worker_resident_bytes"] = resident_bytes(engine.worker.pid)
-        if engine is None:
-            return {"ready": 0, **found}
-        return {"ready": engine.ready, "queue_rows": len(engine.queue), "queue_work_ms": engine.queue.work_ms,
-                "running_batches": engine.running, "lanes": engine.forecast.lanes, "drift": engine.drift,
-                "caution": engine.caution, **found}
+        return {"ready": 0, **found} if engine is None else {**engine.gauges(), **found}
 
     def remember(self, engine: Engine, question: Question, answer: Any) -> None:
         """Keep a text and its answer, in memory, for the parity check of the next version."""
@@ -200,19 +187,9 @@ class Server:
         if old is None or name == old.version.name:
             return
         version = await asyncio.to_thread(versions.take, settings.run, self._shelf)
-        new: Engine | None = None
-        try:
-            parity.same_kind(version.artifact, old.version.artifact)
-            new = await opening.opened(version, settings, self.metrics, self._threads, self._machine,
-                                       self._tables, budget_s=min(_SWAP_MEASURE_S, settings.measure_s), keep=False)
-            if new.worker is None:
-                raise RunError("its worker died", "look at what it printed")
-            found = await parity.compared(new.reading, new.worker, list(self._recent), settings.agreement)
-        except BaseException:
-            if new is not None:
-                await new.close()
-            version.remove()
-            raise
+        new, found = await opening.successor(
+            version, old.version.artifact, list(self._recent), settings, self.metrics, self._threads, self._machine,
+            self._tables, budget_s=min(SWAP_MEASURE_S, settings.measure_s))
         self.engine = new  # from here on every request is the new one's; no request is of both
         self._recent.clear()
         self.metrics.swaps["taken"] += 1
@@ -237,17 +214,19 @@ class Server:
             if self.engine is not None:
                 self.engine.tick()
             if self.settings.watch and self.engine is not None and ticks % _WATCH_TICKS == 0:
-                stamp = self._stamp()
+                stamp = versions.stamp(self.settings.run)
                 if stamp is not None and stamp != self._seen:
                     self._seen = stamp
                     self.swap()
 
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            found = (home(self.settings.run) / ARTIFACT_RECORD).stat()
-        except (OSError, RunError):
-            return None
-        return found.st_mtime_ns, found.st_ino
+
+
+def cannot_listen(settings: Settings, e: OSError) -> UserError:
+    """Return what to say where the address cannot be had."""
+    taken = e.errno == errno.EADDRINUSE
+    return UserError(f"cannot listen at {settings.host}:{settings.port}: "
+                     f"{'something else does' if taken else e.strerror}",
+                     "give another --port; 0 takes any that is free" if taken else "give another --host")
 
 
 def named(run: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ def test_a_key_is_printed_and_opens(tmp_path: Path, capsys: pytest.CaptureFixtur
     (["--port", "70000"], "port"),
     (["--agreement", "2"], "agreement"),
     (["--keys", "missing.jsonl"], "cannot be read"),
+    (["--on", "rai"], 'did you mean "ray"'),
+    (["--on", "ray", "--replicas", "two"], "no number of replicas"),
+    (["--replicas", "2"], "for --on ray"),
     (["--certificate", "c.pem"], "certificate and its private key"),
     (["--certificate", "c.pem", "--private-key", "k.pem"], "cannot be used"),
 ])
@@ -39,3 +43,13 @@ def test_what_is_asked_wrongly_is_said(
     said = capsys.readouterr().err
     assert says in said
     assert "Traceback" not in said
+
+def test_without_ray_one_sentence_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "plimsoll.serve.on_ray", raising=False)
+    monkeypatch.delitem(sys.modules, "plimsoll.serve.ray_actors", raising=False)
+    assert cli.run(["serve", str(tmp_path), "--on", "ray"]) == 2
+    assert "Ray Serve is not installed here" in capsys.readouterr().err
+

@@ -96,6 +96,14 @@ def test_its_patience_ends_and_what_would_not_help_is_not_tried() -> None:
         client.predict(["x"])
 
 
+def test_what_a_proxy_lost_is_asked_again_and_what_a_server_failed_at_is_not() -> None:
+    with scripted([(500, {}, "the replica died"), (502, {}, None), GOOD]) as (url, seen), Client(url) as client:
+        assert client.predict(["x"])[0].label == "music"
+        assert len(seen) == 3
+    fault = {"error": {"code": "internal", "message": "a fault"}}
+    with scripted([(500, {}, fault)]) as (url, _), Client(url) as client, pytest.raises(Refused, match="a fault"):
+        client.predict(["x"])
+
 def test_a_connection_that_was_closed_meanwhile_is_made_again() -> None:
     with scripted([(200, {"X-Hang-Up": "yes"}, GOOD[2]), GOOD]) as (url, _), Client(url) as client:
         for _ in range(2):
