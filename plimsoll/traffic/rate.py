@@ -27,6 +27,8 @@ _LOWEST_PER_S = 0.5
 _BLOCK_S = 0.25
 _LEAST_S = 4.0
 """Before it nothing is decided: it takes sixteen blocks to see whether the slow ones come in clusters, or rise."""
+_LEAST_HELD_S = 10.0
+"""Before it nothing is held: a run begins with an empty queue, and near its limit one takes seconds to build up."""
 _BETWEEN_S = 0.5
 
 Try = Callable[[float, "Watch"], UnderLoad]
@@ -66,7 +68,7 @@ class Watch:
             return False
         worth = self._clustering()
         self.decided = decide((total - late) / worth, late / worth, P99)
-        if self.decided == "held" and self._rising():
+        if self.decided == "held" and (len(self._counts) * _BLOCK_S < _LEAST_HELD_S or self._rising()):
             self.decided = None
         return self.decided is not None
 
