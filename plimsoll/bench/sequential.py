@@ -63,19 +63,21 @@ def design_effect(late: ArrayLike, total: ArrayLike) -> float:
 
 
 def clustering(late: ArrayLike, over: ArrayLike, total: ArrayLike) -> float:
-    """Return by how much less the requests of a run are worth than independent ones, to the share of late ones.
+    """Return by how much less the requests of a run are worth than independent ones, to show that few are late.
 
     late, total: counts of consecutive blocks of time, [blocks]; over: how many were slower than each of some lower
     levels, such as half the limit, [levels, blocks]. The largest design effect of them all: lateness that was not seen
     yet would come in clusters like those of the nearly late that were, and a run without one late request is no proof
     if it met the three moments in which a queue built up. Levels that most exceed say nothing of a tail and are passed
-    over. Blocks that are like their neighbours are too short to hold a whole cluster each, and are worth fewer: by
-    (1 + r) / (1 - r), with r the correlation of neighbours, freed of bias (Marriott & Pope, Biometrika 41, 1954).
+    over. Where the blocks of a level are like their neighbours they are too short to hold a whole cluster each, and are
+    worth fewer: by (1 + r) / (1 - r), with r the correlation of neighbours, freed of bias (Marriott & Pope, Biometrika
+    41, 1954). Not so for those that were late: that half of a run was late all the time is no reason to doubt it. To
+    show that many are late, the `design_effect` of these alone will do.
     """
     totals = np.asarray(total, dtype=np.float64)
     rows = [row for row in np.asarray(over, dtype=np.float64) if row.sum() <= totals.sum() / 2]
-    return max(design_effect(row, totals) * _alike(row / np.maximum(totals, 1))
-               for row in (np.asarray(late, dtype=np.float64), *rows))
+    return max(design_effect(late, totals),
+               *(design_effect(row, totals) * _alike(row / np.maximum(totals, 1)) for row in rows), 1.0)
 
 
 def _alike(shares: NDArray[np.float64]) -> float:

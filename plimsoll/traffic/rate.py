@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from plimsoll.bench.sequential import CONFIDENCE, Decided, clustering, decide
+from plimsoll.bench.sequential import CONFIDENCE, Decided, clustering, decide, design_effect
 from plimsoll.bench.trend import trend
 from plimsoll.core.parts import Event
 from plimsoll.core.traffic import Highest, Outcome, Step, UnderLoad
@@ -64,9 +64,10 @@ class Watch:
         if len(self._counts) * _BLOCK_S < _LEAST_S:
             return False
         late, total = sum(c[1] for c in self._counts), sum(c[0] for c in self._counts)
-        if decide(total - late, late, P99) is None:  # nor would it be if they were worth less
+        seems = decide(total - late, late, P99)
+        if seems is None:  # nor would it be if they were worth less
             return False
-        worth = self._clustering()
+        worth = self._worth(seems)
         self.decided = decide((total - late) / worth, late / worth, P99)
         if self.decided == "held" and (len(self._counts) * _BLOCK_S < _LEAST_HELD_S or self._rising()):
             self.decided = None
@@ -93,9 +94,11 @@ class Watch:
                 break
             counts[i] += 1
 
-    def _clustering(self) -> float:
+    def _worth(self, seems: Decided) -> float:
         counts = np.array(self._counts)
         parts = np.array([part.sum(axis=0) for part in np.array_split(counts, min(BLOCKS, len(counts)))])
+        if seems == "broken":
+            return design_effect(parts[:, 1], parts[:, 0])
         return clustering(parts[:, 1], parts[:, 2:].T, parts[:, 0])
 
     def _rising(self) -> bool:
@@ -158,8 +161,10 @@ def judged(load: UnderLoad, decided: Decided | None) -> tuple[Outcome, str]:
 
 def _in_the_end(load: UnderLoad) -> Decided | None:
     """Return what a whole step shows, the last requests of which no look could count any more."""
-    late = (load.late or 0) / load.clustering
-    found = decide(load.requests / load.clustering - late, late, P99)
+    late, on_time = load.late or 0, load.requests - (load.late or 0)
+    seems = decide(on_time, late, P99)
+    worth = load.late_clustering if seems == "broken" else load.clustering
+    found = decide(on_time / worth, late / worth, P99)
     return None if found == "held" and rising(load) else found
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.bench.sequential import clustering, on_time
+from plimsoll.bench.sequential import clustering, design_effect, on_time
 from plimsoll.bench.stats import quantile
 from plimsoll.core.record import Measurement
 from plimsoll.core.traffic import Stretch, UnderLoad
@@ -72,9 +72,9 @@ def weighed(run: Outcomes, window: Window, *, rate_per_s: float | None = None, l
     if late is None or limit_ms is None:
         return load
     in_time = answered & (run.latency_ms <= limit_ms)
-    worth = clustered(counted, late, limit_ms, window)
+    worth, late_worth = clustered(counted, late, limit_ms, window)
     return load.model_copy(update={
-        "late": int(late.sum()), "clustering": worth, "holds": holds(late, worth),
+        "late": int(late.sum()), "clustering": worth, "late_clustering": late_worth, "holds": holds(late, worth),
         "goodput_per_s": int(in_time.sum()) / window.seconds})
 
 
@@ -89,17 +89,21 @@ def holds(late: NDArray[np.bool_], worth: float) -> bool:
     return on_time((late.size - t) / worth, t / worth, P99)
 
 
-def clustered(counted: Outcomes, late: NDArray[np.bool_], limit_ms: float, window: Window) -> float:
-    """Return how many requests are worth one independent one: `bench.sequential.clustering` over the window."""
+def clustered(counted: Outcomes, late: NDArray[np.bool_], limit_ms: float, window: Window) -> tuple[float, float]:
+    """Return how many requests are worth one to the proof that they are on time, and to that they are late.
+
+    `bench.sequential.clustering`, and `design_effect`, over the window.
+    """
     place = _places(counted, window, BLOCKS)
     if not place.size:
-        return 1.0
+        return 1.0, 1.0
 
     def by_block(which: NDArray[np.bool_]) -> Floats:
         return np.bincount(place[which], minlength=BLOCKS).astype(np.float64)
 
     slower = [by_block(~(counted.accepted & (counted.latency_ms <= level * limit_ms))) for level in LEVELS]
-    return clustering(by_block(late), slower, by_block(np.ones_like(late)))
+    lates, total = by_block(late), by_block(np.ones_like(late))
+    return clustering(lates, slower, total), design_effect(lates, total)
 
 
 def errors(counted: Outcomes) -> dict[str, int]:
