@@ -74,9 +74,9 @@ def measure(
     process = _enter(folder, texts, artifact, log)
     try:
         timed = _timed(process, effort)
+        found, reason = _operators(process, timed.ids[:timed.profiled])
     finally:
         process.close()
-    found, reason = _operators(folder, artifact, timed.ids[:timed.profiled], log)
     profile = _profile(artifact, about, timed, found, reason)
     if trace_to is not None:
         tokens = [sum(map(len, ids)) for ids in timed.ids[:_TRACED]]
@@ -178,19 +178,12 @@ def _timed(process: _Inside | _Outside, effort: Effort) -> _Timed:
 
 
 def _operators(
-    folder: Path, artifact: Artifact, ids: Sequence[Sequence[Sequence[int]]], log: Path
+    process: _Inside | _Outside, ids: Sequence[Sequence[Sequence[int]]]
 ) -> tuple[list[Operator], str]:
-    """Return the operators of these requests' mean, or the reason why there are none.
-
-    In one more process: what a profiler leaves behind, or breaks, is gone with it.
-    """
-    rows = [one for texts in ids for one in texts]
+    """Return the operators of these requests' mean, or the reason why there are none; nothing can be asked after it."""
     try:
-        if artifact.runtime.in_process:
-            return stages.operators(folder, rows), ""
-        with Child(stages.__name__, log, artifact.runtime.threads) as child:
-            found = child.call({"do": "operators", "folder": str(folder), "rows": rows})
-            return [Operator.read(one) for one in found], ""
+        found = process.call("operators", rows=[one for texts in ids for one in texts])
+        return [Operator.read(one) for one in found], ""
     except Unsupported as e:
         return [], e.message
     except ChildError as e:

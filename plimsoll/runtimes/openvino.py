@@ -22,7 +22,7 @@ from plimsoll.core import ragged
 from plimsoll.core.errors import Unsupported
 from plimsoll.core.operators import Operator, group_of, mean_of
 from plimsoll.core.parts import Device, Runtime, Sample, Session
-from plimsoll.core.profile import Number
+from plimsoll.core.profile import Number, OperatorGroup
 from plimsoll.train.buckets import StaticLengths, for_runtime
 
 MODEL = "model.xml"
@@ -267,11 +267,30 @@ def _shortest(lengths: Sequence[int], tokens: int) -> int:
 
 def _counted(counters: Sequence[Any], requests: int) -> Iterator[Operator]:
     """Return the nodes that ran: each of `openvino.ProfilingInfo` is a mean over so many requests, here their sum."""
-    for one in counters:
-        if str(one.status).endswith("EXECUTED") and one.node_type not in _NO_WORK:
-            number = _number(one.exec_type) if one.node_type.startswith(_PRODUCTS) else None
-            yield Operator(f"{one.node_name} {one.node_type}", group_of(one.node_name, one.node_type),
-                           one.real_time.total_seconds() * requests, requests, number)
+    ran = [one for one in counters if str(one.status).endswith("EXECUTED") and one.node_type not in _NO_WORK]
+    groups = _groups([(one.node_name, one.node_type) for one in ran])
+    for one, group in zip(ran, groups, strict=True):
+        number = _number(one.exec_type) if one.node_type.startswith(_PRODUCTS) else None
+        yield Operator(f"{one.node_name} {one.node_type}", group, one.real_time.total_seconds() * requests, requests,
+                       number)
+
+
+def _groups(nodes: Sequence[tuple[str, str]]) -> list[OperatorGroup]:
+    """Return the groups of nodes, given as (name, kind) in the order they run.
+
+    Some lose their names in a fusion. A product without one goes with what takes its answer, the next node that has a
+    name; the scale and shift of a norm go with the norm before them.
+    """
+    groups: list[OperatorGroup] = [group_of(name, kind) for name, kind in nodes]
+    after: OperatorGroup = "other"  # of the next node that has a name
+    for i, (_, kind) in reversed(list(enumerate(nodes))):
+        if groups[i] == "other" and kind == "MulAdd" and i and groups[i - 1] == "norm":
+            groups[i] = "norm"
+        elif groups[i] == "other" and kind.startswith(_PRODUCTS):
+            groups[i] = after
+        if groups[i] not in ("other", "quantize"):
+            after = groups[i]
+    return groups
 
 
 _NO_WORK = frozenset({"Parameter", "Result", "Const", "Constant", "Input", "Output"})

@@ -83,7 +83,7 @@ class Torch(Runtime):
 
     def operators(self, folder: Path, rows: Sequence[Sequence[int]]) -> list[Operator]:
         """Return what PyTorch's profiler sees in each module: time on the processor, or on the GPU where it runs."""
-        from torch.profiler import ProfilerActivity, profile
+        from torch.profiler import ProfilerActivity, profile, record_function
 
         on_gpu = self.device == "cuda"
         session = cast(_TorchSession, self.open(folder))
@@ -92,8 +92,10 @@ class Torch(Runtime):
             for row in rows:
                 session.logits([row])
             with profile(activities=activities) as seen:
-                for row in rows:
-                    session.logits([row])
+                session.logits([rows[0]])  # the first operator waits while the profiler sets itself up
+                with record_function(_COUNTED):
+                    for row in rows:
+                        session.logits([row])
         return mean_of(_operators(seen.events() or (), on_gpu, self.number), len(rows))
 
 
@@ -173,6 +175,8 @@ class _CudaSession(_TorchSession):
 
 _MODULE = "module "
 """Before the path of a module, in the name of the range it runs in: no operator's name begins so."""
+_COUNTED = _MODULE + "requests that count"
+"""The range around all of them."""
 _PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
 
 
@@ -210,14 +214,23 @@ def _operators(events: Iterable[Any], on_gpu: bool, number: Number) -> Iterator[
     """
     for event in events:
         outside = event.cpu_parent
-        inside_another = outside is not None and not outside.name.startswith(_MODULE)
-        if event.name.startswith(_MODULE) or inside_another or "CPU" not in str(event.device_type):
+        # what has no parent came before those that count, or is the device's side of something that has one
+        if outside is None or not outside.name.startswith(_MODULE):
+            continue
+        if event.name.startswith(_MODULE) or not _counts(event):
             continue
         seconds = (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6
-        path = outside.name.removeprefix(_MODULE) if outside is not None else ""
+        path = "" if outside.name == _COUNTED else outside.name.removeprefix(_MODULE)
         kind = event.name.removeprefix("aten::")
         yield Operator(f"{path} {kind}".strip(), group_of(path, kind), seconds,
                        number=number if kind in _PRODUCTS else None)
+
+
+def _counts(event: Any) -> bool:
+    """Return whether an event of the processor is part of a request that counts."""
+    while event is not None and event.name != _COUNTED:
+        event = event.cpu_parent
+    return event is not None
 
 
 def _cpu_has_bf16() -> bool:

@@ -17,8 +17,8 @@ from plimsoll.search import subject
 from plimsoll.search.attempt import Bench
 from plimsoll.search.subject import Served
 
-_BESIDE = Effort(seconds=4.0)
-"""At the end of a search: with the start and the operators some ten seconds for an eager baseline, six for others."""
+_BESIDE = Effort(seconds=3.0)
+"""At the end of a search: with the start and the operators some ten seconds for an eager baseline, five for others."""
 _FAKE = Effort(seconds=0.0)
 """The fewest requests there are: a fake's times mean nothing."""
 

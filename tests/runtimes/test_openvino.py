@@ -179,6 +179,23 @@ def test_its_counters_tell_the_nodes_of_each_part(name: str, built: dict[str, Pa
     assert all(o.calls == pytest.approx(1) for o in products)
 
 
+def test_nodes_that_lost_their_names_go_with_their_neighbours() -> None:
+    layer = "/encoder/encoder/layer.0"
+    nodes = {
+        (f"{layer}/attention/self/Transpose_3", "Subgraph"): "attention",
+        ("Multiply_13140", "FullyConnectedQuantizedLegacy"): "attention",
+        (f"{layer}/attention/output/Add", "Add"): "attention",
+        ("MVN_263", "MVN"): "norm",
+        ("Multiply_270", "MulAdd"): "norm",
+        ("Multiply_13354", "FullyConnectedQuantizedLegacy"): "feed-forward",
+        (f"{layer}/output/dense/MatMul", "FullyConnected"): "feed-forward",
+        ("Multiply_887", "MulAdd"): "other",
+        ("logits", "FullyConnected"): "head",
+        ("last", "FullyConnected"): "other",
+    }
+    assert part._groups(list(nodes)) == list(nodes.values())
+
+
 @pytest.mark.parametrize(("kernel", "number"), [
     ("brgemm_avx512_I8", "int8"), ("brgemm_avx512_amx_BF16", "bf16"), ("gemm_mlas_FP32", "fp32"), ("ref_U8", "int8"),
     ("brgemm_avx512_FP16", "bf16")])
