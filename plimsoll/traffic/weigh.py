@@ -17,7 +17,7 @@ from plimsoll.traffic.book import FAULTS, Floats, Outcomes
 
 P99 = 0.99
 LEVELS = (0.5, 0.25, 0.125, 0.0625)
-"""Shares of the limit at which it is looked at how the slow ones come."""
+"""How far from the median to the limit the levels lie at which it is looked at how the slow ones come."""
 BLOCKS = 16
 """Of a run, to see that: few, so that each is longer than a queue takes to empty."""
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": P99}
@@ -72,7 +72,8 @@ def weighed(run: Outcomes, window: Window, *, rate_per_s: float | None = None, l
     if late is None or limit_ms is None:
         return load
     in_time = answered & (run.latency_ms <= limit_ms)
-    worth, late_worth = clustered(counted, late, limit_ms, window)
+    took_ms = np.where(counted.accepted, counted.latency_ms, np.inf)
+    worth, late_worth = clustered(counted.due - window.low, took_ms, limit_ms, window.seconds)
     return load.model_copy(update={
         "late": int(late.sum()), "clustering": worth, "late_clustering": late_worth, "holds": holds(late, worth),
         "goodput_per_s": int(in_time.sum()) / window.seconds})
@@ -89,21 +90,25 @@ def holds(late: NDArray[np.bool_], worth: float) -> bool:
     return on_time((late.size - t) / worth, t / worth, P99)
 
 
-def clustered(counted: Outcomes, late: NDArray[np.bool_], limit_ms: float, window: Window) -> tuple[float, float]:
+def clustered(at_s: Floats, took: Floats, limit: float, seconds: float) -> tuple[float, float]:
     """Return how many requests are worth one to the proof that they are on time, and to that they are late.
 
-    `bench.sequential.clustering`, and `design_effect`, over the window.
+    at_s: when each was due, from 0 to `seconds`, [requests]; took: how long it took, infinite for one that was not
+    accepted, in the unit of the limit. `bench.sequential.clustering`, and `design_effect`, over sixteen equal parts of
+    the time. The levels of the nearly late lie between the median, which says what a request takes by itself, and the
+    limit: as shares of the limit alone they would all be exceeded where that is near it.
     """
-    place = _places(counted, window, BLOCKS)
-    if not place.size:
+    if not at_s.size:
         return 1.0, 1.0
+    place = np.minimum(at_s * (BLOCKS / seconds), BLOCKS - 1).astype(np.intp)
 
     def by_block(which: NDArray[np.bool_]) -> Floats:
         return np.bincount(place[which], minlength=BLOCKS).astype(np.float64)
 
-    slower = [by_block(~(counted.accepted & (counted.latency_ms <= level * limit_ms))) for level in LEVELS]
-    lates, total = by_block(late), by_block(np.ones_like(late))
-    return clustering(lates, slower, total), design_effect(lates, total)
+    total, late, middle = by_block(np.ones(at_s.size, dtype=np.bool_)), by_block(took > limit), float(np.median(took))
+    levels = LEVELS if middle < limit else ()
+    slower = [by_block(took > middle + level * (limit - middle)) for level in levels]
+    return clustering([late, *slower], total), design_effect(late, total)
 
 
 def errors(counted: Outcomes) -> dict[str, int]:

@@ -69,12 +69,17 @@ def test_what_was_nearly_late_says_how_the_late_would_come() -> None:
     spread = rng.binomial(100, 0.2, size=16)
     together = [100 if i in (3, 9) else 0 for i in range(16)]
     side_by_side = [100 if i in (3, 4, 5) else 0 for i in range(16)]
-    assert sequential.clustering(none, [spread], total) < 4
-    assert sequential.clustering(none, [together], total) == pytest.approx(107, rel=0.05)
-    assert sequential.clustering(none, [side_by_side], total) > 150
-    # a level that most exceed is no tail, and lateness itself that lasts is no cluster to wait for more of
-    assert sequential.clustering(none, [[100] * 12 + [0] * 4], total) == 1.0
-    assert sequential.clustering([0] * 8 + [100] * 8, [[0] * 7 + [100] * 9], total) == pytest.approx(107, rel=0.05)
+    assert sequential.clustering([none, spread], total) < 4
+    assert sequential.clustering([none, together], total) == pytest.approx(107, rel=0.05)
+    assert sequential.clustering([none, side_by_side], total) > 150
+    # a level that most exceed is no tail
+    assert sequential.clustering([none, [100] * 12 + [0] * 4], total) == 1.0
+
+
+@given(d=st.floats(1, 200), late=st.integers(0, 300), punctual=st.integers(0, 20_000))
+@settings(deadline=None, max_examples=300)
+def test_counts_that_are_worth_less_decide_nothing_that_whole_ones_do_not(d: float, late: int, punctual: int) -> None:
+    assert sequential.decide(punctual / d, late / d, 0.99) in (None, sequential.decide(punctual, late, 0.99))
 
 
 @pytest.mark.parametrize("late", [[0, 0, 0], [10, 10, 10], [3]])
