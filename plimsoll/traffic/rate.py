@@ -29,8 +29,8 @@ _BLOCK_S = 0.25
 _LEAST_S = 4.0
 """Before it nothing is decided: it takes sixteen blocks to see whether the late ones come in clusters."""
 LEAST_HELD_S = 20.0
-"""Before it, or the end of a shorter step, nothing is held: a run begins with an empty queue, near its limit one takes seconds to build
-up, and what slows a service now and then must have had time to come."""
+"""Before it, or the end of a shorter step, nothing is held: a run begins with an empty queue, near its limit one takes
+seconds to build up, and what slows a service now and then must have had time to come."""
 _BETWEEN_S = 0.5
 
 Try = Callable[[float, "Watch"], UnderLoad]
