@@ -33,7 +33,7 @@ from plimsoll.traffic.weigh import P99, Window, weighed
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP_S, STEP_S = 3.0, 30.0  # those of the command
-FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.03, 1.05, 1.1, 1.2, 1.3)
+FRACTIONS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.03, 1.05, 1.1, 1.2, 1.3)
 RULES = ("find-rate", "find-rate, held from 10 s on", "verdict", "independent, in the end",
          "independent, at every look")
 ALLOWED = 0.05

@@ -123,7 +123,7 @@ def kinds(step_s: float) -> tuple[Queue, ...]:
         exponential("long memory", 0.003, 0.3),
         Queue("some long texts", "one server, 3 ms on average, log-normal with sigma 1; limit 60 ms", 0.06, heavy),
         Queue("two lanes", "two servers, 6 ms each; limit 20 ms", 0.02, lambda due, rng: servers(due, 0.006, 2)),
-        Queue("hardly longer than it takes", "two servers, 6 ms each; limit 8 ms", 0.008,
+        Queue("hardly longer than it takes", "two servers, 6 ms each; limit 9 ms", 0.009,
               lambda due, rng: servers(due, 0.006, 2)),
         Queue("batches", "a pass takes 4 ms and 1 ms a row, up to 16 rows; limit 30 ms", 0.03,
               lambda due, rng: batches(due, 0.004, 0.001, 16)),
