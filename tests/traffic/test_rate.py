@@ -166,7 +166,6 @@ def test_a_pause_every_twenty_seconds_is_waited_for() -> None:
     assert "held" not in [pausing(first_s).decided for first_s in (4.0, 12.0, 19.0)]
 
 
-
 def test_nothing_is_decided_on_a_second_of_it() -> None:
     assert looked([0.005] * 1000, 0.001).decided is None
 
