@@ -74,7 +74,7 @@ def pausing(due: Floats, work_s: Floats, every_s: float, pause_s: float, first_s
     """Return the same of one server that pauses now and then, as soon as it is done with what came before."""
     last = float(due[-1]) if due.size else 0.0
     pauses = np.arange(first_s, last, every_s)
-    times = np.concatenate([due, pauses])
+    times: Floats = np.concatenate([due, pauses])
     order = np.argsort(times, kind="stable")
     work = np.concatenate([work_s, np.full(pauses.size, pause_s)])
     done = np.empty_like(times)
