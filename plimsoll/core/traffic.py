@@ -148,7 +148,7 @@ class Highest(Record):
     inconclusive_per_s: tuple[float, ...] = ()
     """Rates between the two of which neither was shown."""
     confidence: float
-    """Of each step by itself."""
+    """Of each step by itself: exact of independent requests, and of a queue as near as its clustering is told."""
     together: float
     """Of all steps at once, by adding up their errors."""
     steps: tuple[Step, ...] = ()
