@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench peers serving soak fuzz clean
+.PHONY: demo test check docs bench cuda peers serving soak fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/plimsoll demo
@@ -38,6 +38,10 @@ serving: $(VENV)/.dev
 # an hour at half of what it holds: memory, latency and failures minute by minute
 soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/serve.py $(RUN) --soak $(or $(MINUTES),60)
+
+# where there is an NVIDIA GPU: everything that runs on one, each step with its result or its traceback
+cuda: $(VENV)/.dev
+	$(BIN)/python benchmarks/cuda_check.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

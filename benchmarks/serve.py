@@ -1,7 +1,7 @@
 """What serving adds to a session, and what it holds under load, beside LitServe and a FastAPI handler: on one machine.
 
     python benchmarks/serve.py runs/banking77 --cases latency,saturated,overload,swaps,kill
-    python benchmarks/serve.py runs/banking77 --soak 60
+    python benchmarks/serve.py runs/banking77 --soak 60 --rate 100
 
 Client, services and the bare session share this machine's cores; all but one are stopped while one is measured, and
 rounds go A B C, C B A, so that every ratio is of measurements next to each other. The bare session answers text in,
@@ -72,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--swaps", type=int, default=200)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="nothing but a soak, so long")
+    parser.add_argument("--rate", type=float, metavar="PER_S", help="of a soak; default half of what it holds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=HERE.parent / ".peers", help="the peers' environments")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -153,6 +154,8 @@ def _cases(place: sides.Place, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _soaked(place: sides.Place, args: argparse.Namespace) -> dict[str, Any]:
+    if args.rate is not None:
+        return {"soak": cases.soak(place, args.rate, args.soak)}
     with sides.ours(place) as running:
         rate = cases.sustainable(place, running)["highest"]["held_per_s"]
     if rate is None:

@@ -125,7 +125,7 @@ def overload(place: Place, running: Running, rate_per_s: float, seconds: float) 
     loaded = found.load
     assert loaded is not None
     p99, refused = loaded.latency_ms.get("p99"), loaded.refusal_ms.get("p99")
-    flat = flatness([mb for _, mb in memory.samples])
+    flat = flatness([own for *_, own in memory.samples])
     return {
         "report": json.loads(found.to_json()), "memory_mb": memory.samples, "memory": flat,
         "met": {
@@ -137,7 +137,7 @@ def overload(place: Place, running: Running, rate_per_s: float, seconds: float) 
 
 
 def flatness(memory_mb: Sequence[float]) -> dict[str, float]:
-    """Return the means of the second and of the last quarter: the first is still filling its pools."""
+    """Return the means of the second and of the last quarter of a server's own memory: the first is filling pools."""
     quarter = max(1, len(memory_mb) // 4)
     first, last = memory_mb[quarter : 2 * quarter] or memory_mb, memory_mb[-quarter:]
     return {"first_mb": float(np.mean(first)), "last_mb": float(np.mean(last)),
@@ -324,7 +324,7 @@ def _failing(run: Outcomes, t: float) -> bool:
 
 
 def soak(place: Place, rate_per_s: float, minutes: float) -> dict[str, Any]:
-    """Half of what it holds, for a long time: memory, latency and failures minute by minute."""
+    """The same rate for a long time: memory, latency and failures minute by minute, and what they were."""
     by_minute: list[dict[str, Any]] = []
     with ours(place) as running, Memory(running, 10.0) as memory:
         for minute in range(max(1, round(minutes))):
@@ -334,10 +334,11 @@ def soak(place: Place, rate_per_s: float, minutes: float) -> dict[str, Any]:
             by_minute.append({
                 "requests": int(run.due.size), "accepted": int(run.accepted.sum()), "refused": int(run.refused.sum()),
                 "failed": int(run.failed.sum()),
+                "statuses": {str(s): int(n) for s, n in zip(*np.unique(run.status, return_counts=True), strict=True)},
                 **{name: float(np.quantile(run.latency_ms[run.accepted], p)) for name, p in (
                     ("p50_ms", 0.5), ("p99_ms", 0.99)) if run.accepted.any()}})
-            place.note(f"minute {minute + 1}: {by_minute[-1]}, {memory.samples[-1][1]:.1f} MB")
-    flat = flatness([mb for _, mb in memory.samples])
+            place.note(f"minute {minute + 1}: {by_minute[-1]}, {memory.samples[-1][1:]} MB")
+    flat = flatness([own for *_, own in memory.samples])
     return {"rate_per_s": rate_per_s, "by_minute": by_minute, "memory_mb": memory.samples, "memory": flat,
             "met": {"memory_flat": flat["grew_mb"] <= max(5.0, 0.02 * flat["first_mb"]),
                     "none_failed": all(m["failed"] == 0 for m in by_minute)}}

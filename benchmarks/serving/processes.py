@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from plimsoll.core.errors import ChildError, UserError
 from plimsoll.traffic.bodies import body
 from plimsoll.traffic.service import Service
@@ -83,9 +85,15 @@ class Running:
                     return pid
         return None
 
-    def memory_mb(self) -> float:
-        """Return what all its processes have in memory, in MB (10^6 bytes); what they share is counted once, by PSS."""
-        return sum(map(_pss_mb, self.pids()))
+    def memory_mb(self) -> tuple[float, float]:
+        """Return what all its processes have in memory, in MB (10^6 bytes), and what of it is their own.
+
+        What is shared is counted by shares (PSS). Their own is what no file stands behind: a leak grows there, and the
+        rest goes up and down with whoever else has the same libraries open.
+        """
+        found = np.array([_pss_mb(pid) for pid in self.pids()])
+        whole, own = found.sum(axis=0)
+        return float(whole), float(own)
 
     def pause(self) -> None:
         """Stop it where it is, so that another has the machine to itself."""
@@ -119,12 +127,14 @@ class Running:
                 os.kill(pid, number)
 
 
-def _pss_mb(pid: int) -> float:
+def _pss_mb(pid: int) -> tuple[float, float]:
+    found = {"Pss:": 0.0, "Pss_Anon:": 0.0}
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
+            name, *rest = line.split()
+            if name in found:
+                found[name] = int(rest[0]) * 1024 / 1e6
+    return found["Pss:"], found["Pss_Anon:"]
 
 
 class Memory:
@@ -132,8 +142,8 @@ class Memory:
 
     def __init__(self, running: Running, every_s: float) -> None:
         self._running, self._every_s = running, every_s
-        self.samples: list[tuple[float, float]] = []
-        """Seconds from the start, and MB."""
+        self.samples: list[tuple[float, float, float]] = []
+        """Seconds from the start, MB, and MB of its own."""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
@@ -148,6 +158,7 @@ class Memory:
     def _look(self) -> None:
         began = time.monotonic()
         while True:
-            self.samples.append((round(time.monotonic() - began, 2), round(self._running.memory_mb(), 2)))
+            whole, own = self._running.memory_mb()
+            self.samples.append((round(time.monotonic() - began, 2), round(whole, 2), round(own, 2)))
             if self._end.wait(self._every_s):
                 return

@@ -64,6 +64,7 @@ class Costs(Record):
     precision: str
     step_s: dict[str, tuple[float, ...]]
     peak_mb: dict[str, float]
+    device_mb: float | None = None
     recompute_direct: tuple[float, ...]
     recompute_fitted: tuple[float, ...]
     reason: str
@@ -191,7 +192,10 @@ def tuned_by_the_best(bench: Bench, machine: Machine) -> Comparison:
 
 
 def costed(move: Move, bench: Bench, available_mb: float) -> Arm | Method:
-    """Measure a method's steps in a process of its own; a method that breaks is a record with the reason."""
+    """Measure a method's steps in a process of its own; a method that breaks is a record with the reason.
+
+    available_mb: memory that this process may take; a GPU has its own, which is measured with the steps.
+    """
     folder = bench.run.folder / "costs"
     file = folder / f"{_id(move)}.json"
     if not file.exists():
@@ -211,7 +215,7 @@ def costed(move: Move, bench: Bench, available_mb: float) -> Arm | Method:
     if costs.step_s:  # settled here, so that no probe spends its time on measuring it again
         step = {p: float(np.median(s)) for p, s in costs.step_s.items()}
         move = _changed(move, precision=costs.precision,
-                        checkpointing=verdicts.policy(step, costs.peak_mb, available_mb))
+                        checkpointing=verdicts.policy(step, costs.peak_mb, costs.device_mb or available_mb))
     return Arm(move, costs)
 
 

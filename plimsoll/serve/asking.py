@@ -17,7 +17,7 @@ from plimsoll.core.errors import UserError
 from plimsoll.serve.admission import Refusal
 from plimsoll.serve.engine import Engine, Ticket
 from plimsoll.serve.keys import Caller
-from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.metrics import STAGES, Metrics
 from plimsoll.serve.reading import Question, Text
 from plimsoll.serve.settings import Settings
 
@@ -28,6 +28,7 @@ _AT_ONCE = 64
 """Texts that are tokenized, or answers that are made, before other requests have their turn."""
 _LONGEST_DEADLINE_MS = 3_600_000.0
 
+_SERVER_TIMING = "server-timing: " + ", ".join(f"{stage};dur=%.3f" for stage in STAGES) + "\r\n"
 _FAILURES = {"died": (503, "worker_died"), "overdue": (504, "deadline"), "failed": (500, "not_computed")}
 _REFUSALS = {"unavailable": 503, "overloaded": 429, "deadline": 429, "rate_limited": 429}
 
@@ -215,7 +216,7 @@ class Asking:
         body = self._write(Answered(self._answers, self._outputs, engine))
         ended = time.perf_counter()
         stages = self._stages | {"serialize": (ended - self._began) * 1e3}
-        line = "server-timing: " + ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in stages.items()) + "\r\n"
+        line = _SERVER_TIMING % tuple(stages.values())
         self._leave()
         self._home.metrics.responses[self._request.route, 200] += 1
         self._request.respond(200, body, line.encode())

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from plimsoll.serve.costs import MOST_ROWS, Forecast
+from plimsoll.serve.costs import Forecast
 
 _NEARLY = 1.03
 
-Reason = Literal["single", "wide", "spread", "urgent", "full", "cheapest"]
+Reason = Literal["single", "wide", "alone", "spread", "urgent", "full", "cheapest"]
 REASONS: dict[Reason, str] = {
     "single": "one row waited, and ran on a share of the threads",
     "wide": "one row waited while nothing ran, and ran on all threads",
+    "alone": "more rows waited, and no two rows of this artifact may share a batch",
     "spread": "as many as leave something for the other free lanes",
     "urgent": "a larger batch would have made a row miss its deadline",
     "full": "as many rows as a batch takes",
@@ -123,14 +124,15 @@ class Queue:
         if waiting == 1:
             return self._single(urgent, idle=free == forecast.lanes, drift=drift)
         share = -(-waiting // free)  # the other free lanes want rows, too
-        most = min(share, MOST_ROWS)
+        most = min(share, forecast.most_rows)
         times = forecast.batch(crowded=True)
         first, last, cut = self._window(urgent, most, times, (urgent.deadline - now) * 1e3 / drift)
         chosen = self._by_length[first : last + 1]
         for row in chosen:
             self.drop(row)
         predicted_ms = times[len(chosen)][len(chosen[-1].ids)] * drift
-        return Batch(chosen, wide=False, reason=_reason(len(chosen), waiting, most, cut), predicted_ms=predicted_ms)
+        reason = _reason(len(chosen), waiting, most, forecast.most_rows, cut=cut)
+        return Batch(chosen, wide=False, reason=reason, predicted_ms=predicted_ms)
 
     def _single(self, row: Row, *, idle: bool, drift: float) -> Batch:
         self.drop(row)
@@ -167,9 +169,11 @@ def _deadline(row: Row) -> tuple[float, int]:
     return row.deadline, row.number
 
 
-def _reason(rows: int, waiting: int, most: int, cut: bool) -> Reason:
+def _reason(rows: int, waiting: int, most: int, most_rows: int, *, cut: bool) -> Reason:
+    if most_rows == 1:
+        return "alone"
     if cut:
         return "urgent"
-    if rows == MOST_ROWS:
+    if rows == most_rows:
         return "full"
     return "spread" if rows == most < waiting else "cheapest"

@@ -53,6 +53,8 @@ class Costs(Record):
     """One of the others, nothing else running."""
     busy_ms: Grid = ()
     """One of the others while all of them run; empty where there are none."""
+    alone: str = ""
+    """Why every row is computed by itself, where it is: see `plimsoll.serve.company`."""
     measured: float = 1.0
     """Share of the cells that were measured; the rest follow from the nearest by their area."""
     noise: float = 1.0
@@ -84,11 +86,14 @@ class Forecast:
         self.lanes = len(costs.threads) - 1 if self.narrow else 1
         """Batches that may run at the same time."""
         self.longest = costs.lengths[-1]
+        self.most_rows = costs.rows[-1]
+        """Rows that a batch may have."""
+        self.alone = costs.alone
         self._wide = _dense(costs.rows, costs.lengths, costs.wide_ms)
         self._alone = _dense(costs.rows, costs.lengths, costs.alone_ms) if self.narrow else self._wide
         self._busy = _dense(costs.rows, costs.lengths, costs.busy_ms) if self.narrow else self._wide
         # what a row costs where the queue is full: its share of the best batch of its length
-        self._row = [min(self._busy[n][length] / n for n in range(1, MOST_ROWS + 1))
+        self._row = [min(self._busy[n][length] / n for n in range(1, self.most_rows + 1))
                      for length in range(self.longest + 1)]
 
     def batch(self, crowded: bool) -> list[list[float]]:
@@ -109,13 +114,15 @@ class Forecast:
 
 
 async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budget_s: float, version: str,
-                  machine: str) -> Costs:
+                  machine: str, alone: str = "") -> Costs:
     """Measure a cost table within about `budget_s` seconds.
 
-    threads: of each lane, the first having all. filler: a row of token ids as long as the artifact takes. Small
-    batches come first; what there is no time for follows from what there was.
+    threads: of each lane, the first having all. filler: a row of token ids as long as the artifact takes. alone: why
+    rows may not share a batch; then only single rows are measured. Small batches come first; what there is no time for
+    follows from what there was.
     """
     longest, others = len(filler), range(1, len(threads))
+    sizes = _ROWS[:1] if alone else _ROWS
     lengths = tuple(sorted({min(longest, 2**k) for k in range(3, longest.bit_length() + 1)} | {longest}))
     ways: dict[str, Sequence[int]] = {"wide": [0]}
     if others:
@@ -123,7 +130,7 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
     found: dict[str, dict[tuple[int, int], float]] = {way: {} for way in ways}
     spreads: list[float] = []
     started = time.perf_counter()
-    for rows, length in sorted(((n, m) for n in _ROWS for m in lengths), key=lambda cell: cell[0] * cell[1]):
+    for rows, length in sorted(((n, m) for n in sizes for m in lengths), key=lambda cell: cell[0] * cell[1]):
         batch = [filler[: max(1, length - i)] for i in range(rows)]
         left_s = budget_s - (time.perf_counter() - started)
         likely_ms = sum(_near(times, rows, length) for times in found.values())
@@ -135,10 +142,11 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
             # what else runs here only adds to a time; how much of that there is of late, the engine's drift knows
             found[way][rows, length] = min(times)
             spreads.append(max(times) / min(times))
-    grids = {way: _grid(times, lengths) for way, times in found.items()}
-    return Costs(version=version, machine=machine, threads=tuple(threads), rows=_ROWS, lengths=lengths,
+    grids = {way: _grid(times, sizes, lengths) for way, times in found.items()}
+    return Costs(version=version, machine=machine, threads=tuple(threads), rows=sizes, lengths=lengths,
                  wide_ms=grids["wide"], alone_ms=grids.get("alone", ()), busy_ms=grids.get("busy", ()),
-                 measured=len(found["wide"]) / (len(_ROWS) * len(lengths)), noise=statistics.median(spreads))
+                 alone=alone, measured=len(found["wide"]) / (len(sizes) * len(lengths)),
+                 noise=statistics.median(spreads))
 
 
 async def _together(ask: Ask, lanes: Sequence[int], batch: Sequence[Sequence[int]]) -> list[float]:
@@ -153,9 +161,9 @@ def _near(times: dict[tuple[int, int], float], rows: int, length: int) -> float:
     return times[n, m] * max(1.0, (rows * length) / (n * m))
 
 
-def _grid(times: dict[tuple[int, int], float], lengths: Sequence[int]) -> Grid:
+def _grid(times: dict[tuple[int, int], float], sizes: Sequence[int], lengths: Sequence[int]) -> Grid:
     """Return the whole grid; a batch never takes less than a smaller one, which only noise would say."""
-    whole = np.array([[times.get((n, m)) or _near(times, n, m) for m in lengths] for n in _ROWS])
+    whole = np.array([[times.get((n, m)) or _near(times, n, m) for m in lengths] for n in sizes])
     whole = np.maximum.accumulate(np.maximum.accumulate(whole, axis=0), axis=1)
     return tuple(tuple(row) for row in whole.round(5).tolist())
 
@@ -166,10 +174,10 @@ def _per_row(rows: Sequence[int], grid: Grid) -> list[float]:
 
 
 def _dense(rows: Sequence[int], lengths: Sequence[int], grid: Grid) -> list[list[float]]:
-    """Return the ms for every number of rows up to `MOST_ROWS` and every length, by straight lines between cells."""
+    """Return the ms for every number of rows a batch may have and every length, by straight lines between cells."""
     every = np.arange(lengths[-1] + 1)
     by_rows = np.array([np.interp(every, lengths, line) for line in grid])
-    return [[0.0] * len(every)] + [_between(rows, by_rows, n).tolist() for n in range(1, MOST_ROWS + 1)]
+    return [[0.0] * len(every)] + [_between(rows, by_rows, n).tolist() for n in range(1, rows[-1] + 1)]
 
 
 def _between(rows: Sequence[int], lines: NDArray[np.float64], n: int) -> NDArray[np.float64]:

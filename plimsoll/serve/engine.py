@@ -38,6 +38,9 @@ _BEAT_TOKENS = 4
 _LATE_S = 1.0
 """Without an answer this much longer than predicted, a worker is no longer called ready."""
 _DRIFT_STEP = 0.05
+_MORE_CAUTION, _LESS_CAUTION, _MOST_CAUTION = 1.1, 0.999, 8.0
+"""A request that was taken in and not answered in time makes predictions longer by a tenth, one that was shorter by a
+thousandth: about one in a hundred is the most that goes wrong for long, whatever the table and the drift do not see."""
 _CALM_S = 30.0
 """A worker that lived so long starts again at once; sooner, each time later."""
 
@@ -70,7 +73,12 @@ class Ticket:
 class _Run:
     batch: Batch
     began: float
+    """When its lane was given it, or had answered the one before."""
     table_ms: float
+
+    def ends(self) -> float:
+        """Return when it will have been answered by what was predicted."""
+        return self.began + self.batch.predicted_ms / 1e3
 
 
 class Engine:
@@ -84,12 +92,18 @@ class Engine:
         self._beat = reading.filler()[:_BEAT_TOKENS]
         self.queue = Queue(settings.queue_rows, forecast)
         self.drift = 1.0
+        self.caution = 1.0
+        """By what factor predictions were too short of late, as broken deadlines tell."""
         self.promised = 0
         """Requests that are its to answer, from before their texts are tokenized; kept by those who ask."""
         self.worker: Worker | None = None
         self._idle: list[Lane] = []
         self._wide: Lane | None = None
+        self._lanes: list[Lane] = []
+        """Those that run side by side: all but `_wide`."""
         self._running: dict[int, _Run] = {}
+        self._ahead: dict[int, _Run] = {}
+        """What lanes were given before they had answered the last."""
         self._again: deque[Row] = deque()
         self._start: asyncio.Task[None] | None = None
         self._failed_starts = 0
@@ -147,12 +161,16 @@ class Engine:
     def _load(self, now: float, deadline: float) -> Load:
         free_in_ms = 0.0
         if not self._running:  # nothing waits either
-            return Load(0, self.queue.limit, 0.0, 0.0, self.forecast.lanes, 0.0, self.drift)
+            return Load(0, self.queue.limit, 0.0, 0.0, self.forecast.lanes, 0.0, self.drift * self.caution)
         if not self._idle or self._wide_runs():
-            free_in_ms = max(0.0, min((run.began + run.batch.predicted_ms / 1e3 for run in self._running.values()),
-                                      default=now) - now) * 1e3
+            free_in_ms = max(0.0, min(map(self._free_at, self._running), default=now) - now) * 1e3
         return Load(len(self.queue), self.queue.room(), self.queue.work_before_ms(deadline), self.queue.work_ms,
-                    self.forecast.lanes, free_in_ms, self.drift)
+                    self.forecast.lanes, free_in_ms, self.drift * self.caution)
+
+    def _free_at(self, number: int) -> float:
+        """Return when a lane that runs will have answered all that it was given, as predicted."""
+        ahead = self._ahead.get(number)
+        return self._running[number].ends() + (ahead.batch.predicted_ms / 1e3 if ahead else 0.0)
 
     def _wide_runs(self) -> bool:
         return self._wide is not None and self._wide.number in self._running
@@ -172,11 +190,29 @@ class Engine:
                 return
             lane = self._wide if batch.wide and self._wide is not None else self._idle.pop()
             self._run(lane, batch, now)
+        if len(self.queue) > self.forecast.most_rows:
+            self._give_ahead(now)
 
-    def _run(self, lane: Lane, batch: Batch, now: float) -> None:
+    def _give_ahead(self, now: float) -> None:
+        """Give lanes their next batch while they compute, so that they need not wait for it.
+
+        Only where more waits than a batch takes: a batch chosen later would be as full. Else the queue is the window.
+        """
+        for lane in self._lanes:
+            if self._again or self._wide_runs() or len(self.queue) <= self.forecast.most_rows:
+                return
+            run = self._running.get(lane.number)
+            if run is not None and lane.number not in self._ahead:
+                batch = self.queue.pick(max(now, run.ends()), 1, self.drift)
+                assert batch is not None
+                self._metrics.ahead += 1
+                self._run(lane, batch, now, self._ahead)
+
+    def _run(self, lane: Lane, batch: Batch, now: float, where: dict[int, _Run] | None = None) -> None:
         assert self.worker is not None
         self._metrics.batch(batch.reason, [len(row.ids) for row in batch.rows])
-        run = self._running[lane.number] = _Run(batch, now, batch.predicted_ms / self.drift)
+        run = _Run(batch, now, batch.predicted_ms / self.drift)
+        (self._running if where is None else where)[lane.number] = run
         self.worker.send(lane, [row.ids for row in batch.rows], partial(self._heard, lane, run))
 
     def _heard(self, lane: Lane, run: _Run, answer: Answer | PlimsollError | None) -> None:
@@ -187,7 +223,11 @@ class Engine:
             for row in rows:
                 self._fail(row.owner, "died", "the worker died with this request in flight")
             return
-        if lane is not self._wide:
+        following = self._ahead.pop(lane.number, None)
+        if following is not None:
+            following.began = now
+            self._running[lane.number] = following
+        elif lane is not self._wide:
             self._idle.append(lane)
         if isinstance(answer, Answer) and len(answer.outputs) != len(rows):
             answer = ChildError(f"the session gave {len(answer.outputs)} answers to {len(rows)} rows")
@@ -215,6 +255,7 @@ class Engine:
         ticket.left -= 1
         if not ticket.left:
             ticket.over, ticket.parts = True, []  # which point back: nothing is left for the garbage collector
+            self.caution = max(1.0, self.caution * _LESS_CAUTION)
             ticket.queue_ms = (run.began - ticket.queued) * 1e3
             ticket.pad_ms, ticket.compute_ms = answer.pad_ms, answer.compute_ms
             ticket.done(ticket)
@@ -222,7 +263,9 @@ class Engine:
     def _fail(self, ticket: Ticket, failure: Failure, message: str) -> None:
         if ticket.over:
             return
-        self._metrics.overdue += failure == "overdue"
+        if failure == "overdue":
+            self._metrics.overdue += 1
+            self.caution = min(self.caution * _MORE_CAUTION, _MOST_CAUTION)
         self.cancel(ticket)
         ticket.failure, ticket.message = failure, message
         # not from within a call of the requester's own
@@ -238,8 +281,10 @@ class Engine:
         if worker.dead:
             raise ChildError("the worker died as soon as it was there", "look at what it printed")
         self._wide = lanes[0] if self.forecast.narrow and self.forecast.wide else None
-        self._idle = [lane for lane in lanes if lane is not self._wide][::-1]
+        self._lanes = [lane for lane in lanes if lane is not self._wide]
+        self._idle = self._lanes[::-1]
         self._running.clear()
+        self._ahead.clear()
         self.worker, worker.on_death = worker, self._died
         self._born = time.perf_counter()
 
@@ -282,8 +327,9 @@ class Engine:
 
     def _died(self) -> None:
         worker, self.worker = self.worker, None
-        self._idle, self._wide = [], None
+        self._idle, self._lanes, self._wide = [], [], None
         self._running.clear()
+        self._ahead.clear()
         self._again.clear()
         waiting = {id(row.owner): row.owner for row in self.queue.all()}
         for ticket in waiting.values():

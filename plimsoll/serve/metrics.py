@@ -23,6 +23,7 @@ GAUGES = {
     "running_batches": "Batches that run.",
     "lanes": "Batches that may run at the same time.",
     "drift": "By what factor batches take longer than the cost table says, of late.",
+    "caution": "By what factor predictions were too short of late, as broken deadlines tell.",
     "connections": "Open connections.",
     "bodies_bytes": "Bytes of the bodies that are being received or answered.",
     "retiring_versions": "Replaced versions that still have requests to answer.",
@@ -66,7 +67,7 @@ class Metrics:
         self.stages = {stage: Histogram(_SECONDS) for stage in STAGES}
         self.batch_rows = Histogram(_ROWS)
         self.batches: dict[str, int] = dict.fromkeys(REASONS, 0)
-        self.rows = self.tokens = self.padded_tokens = 0
+        self.rows = self.tokens = self.padded_tokens = self.ahead = 0
         self.refused: defaultdict[str, int] = defaultdict(int)
         self.dropped = self.overdue = self.split = 0
         self.restarts = self.stuck = 0
@@ -109,6 +110,7 @@ class Metrics:
                 for line in found.lines("plimsoll_stage_seconds", f'stage="{stage}"')])
         family("batch_rows", "histogram", "Rows in a batch.", self.batch_rows.lines("plimsoll_batch_rows"))
         counter("batches_total", "Batches by why they were what they were.", self.batches, "reason")
+        counter("ahead_total", "Batches that a lane was given before it had answered the last.", self.ahead)
         counter("rows_total", "Rows computed.", self.rows)
         counter("tokens_total", "Tokens computed, without padding.", self.tokens)
         counter("padded_tokens_total", "The same if every batch is padded to its longest row.", self.padded_tokens)

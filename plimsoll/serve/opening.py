@@ -12,6 +12,7 @@ from plimsoll.core.artifact import ARTIFACT_RECORD
 from plimsoll.core.errors import ChildError, PlimsollError, RunError
 from plimsoll.core.parts import Runtime
 from plimsoll.core.store import write_atomic
+from plimsoll.serve import company
 from plimsoll.serve.costs import Costs, Forecast, measure
 from plimsoll.serve.engine import Engine
 from plimsoll.serve.link import Worker
@@ -73,7 +74,9 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
             await worker.ask(worker.lanes[lane], rows)
             return (time.perf_counter() - began) * 1e3
 
-        costs = await measure(ask, plan, reading.filler(), budget_s, version.name, machine)
+        filler = reading.filler()
+        alone = await company.apart(lambda rows: worker.ask(worker.lanes[0], rows), filler, version.artifact)
+        costs = await measure(ask, plan, filler, budget_s, version.name, machine, alone)
         forecast = Forecast(costs)
         needed = kept(forecast, plan)
         for lane in worker.lanes:

@@ -55,7 +55,7 @@ def exported() -> Spans:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise Unsupported("spans need OpenTelemetry's SDK and exporter",
-                          "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http") from None
+                          'pip install "plimsoll-ml[spans]"') from None
     # OTEL_SERVICE_NAME, where it is set, is stronger
     provider = TracerProvider(resource=Resource.create({"service.name": "plimsoll"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -85,6 +85,7 @@ class Server:
             f"{forecast.lanes} batches side by side" + ("; a single row on all threads" if forecast.wide else ""))
         return [f"serving    {self.name}, version {version.name}, at {self.url}",
                 f"lanes      {lanes}",
+                *([f"batches    of one row each: {forecast.alone}"] if forecast.alone else []),
                 f"look       {self.url}/ and {self.url}/metrics",
                 *([f"grpc       {self.settings.host}:{self.grpc_port}"] if self.grpc_port else [])]
 
@@ -166,7 +167,8 @@ class Server:
         if engine is None:
             return {"ready": 0, **found}
         return {"ready": engine.ready, "queue_rows": len(engine.queue), "queue_work_ms": engine.queue.work_ms,
-                "running_batches": engine.running, "lanes": engine.forecast.lanes, "drift": engine.drift, **found}
+                "running_batches": engine.running, "lanes": engine.forecast.lanes, "drift": engine.drift,
+                "caution": engine.caution, **found}
 
     def remember(self, engine: Engine, question: Question, answer: Any) -> None:
         """Keep a text and its answer, in memory, for the parity check of the next version."""

@@ -40,7 +40,9 @@ class StepCosts(Record):
     step_s: dict[str, tuple[float, ...]] = Field(default_factory=dict[str, tuple[float, ...]])
     """Seconds of a whole step by policy of activation checkpointing, round by round."""
     peak_mb: dict[str, float] = Field(default_factory=dict[str, float])
-    """Peak memory of the process while it trains on its longest rows, by policy."""
+    """Peak memory of the process while it trains on its longest rows, by policy; on a GPU that of its tensors there."""
+    device_mb: float | None = None
+    """Memory of the GPU whose tensors the peak counts, in MB (10^6 bytes); None where it is that of the process."""
     recompute_direct: tuple[float, ...] = ()
     """Share of a fully checkpointed step that computes again, by a stopwatch around just that, round by round."""
     recompute_fitted: tuple[float, ...] = ()
@@ -73,8 +75,9 @@ def measure(model: torch.nn.Module, timed: Callable[[], torch.Tensor], largest: 
     def large() -> None:
         step(largest)
 
+    memory_mb = torch.cuda.mem_get_info()[1] / 1e6 if device == "cuda" else None
     known = {"trainable": sum(p.numel() for p in trained), "parameters": sum(_numbers(p) for p in model.parameters()),
-             "precision": number}
+             "precision": number, "device_mb": memory_mb}
     encoder = model.encoder
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
         try:

@@ -83,6 +83,14 @@ def test_recipes_come_in_the_order_in_which_they_were_tried(make: Make) -> None:
     assert found[0].at_s == 36.0
 
 
+def test_groups_of_operators_say_by_how_much_they_were_scaled(make: Make) -> None:
+    profiles = {who: p.model_copy(update={"operators_factor": factor})
+                for (who, p), factor in zip(make().profiles.items(), (1.25, None), strict=True)}
+    named = next(iter(profiles))
+    drawn = next(f for f in profile_charts.figures(profiles) if f.name == "operators")
+    assert drawn.note.endswith(f"Before that, times that stage: 1.25 ({named}).")
+
+
 def test_the_roofline_is_the_lower_of_memory_and_arithmetic(make: Make) -> None:
     drawn = profile_charts.roofline(make().profiles)
     assert drawn is not None

@@ -176,3 +176,20 @@ def test_the_quickest_policy_that_fits_in_memory_is_taken() -> None:
     step, peak = {"none": 1.0, "selective": 1.1, "full": 1.3}, {"none": 900.0, "selective": 700.0, "full": 400.0}
     assert [verdicts.policy(step, peak, memory) for memory in (2000, 1000, 600, 100)] == [
         "none", "selective", "full", "full"]
+
+
+def test_what_training_may_take_is_the_memory_of_the_gpu_it_runs_on(compared: tuple[Spec, Path, Comparison]) -> None:
+    spec, folder, _ = compared
+    move = FineTune(learning_rate=7e-5)  # none that the comparison has measured
+    kept = arm_of("finetune", 0.5).costs.model_copy(update={
+        "precision": "fp32", "step_s": {"none": (1.0,), "full": (1.3,)}, "peak_mb": {"none": 900.0, "full": 400.0}})
+    taken: dict[float | None, str] = {}
+    with prepared(spec, folder, lambda event: None) as (bench, _):
+        for device_mb in (600.0, None, 2000.0):
+            file = bench.run.folder / "costs" / f"{methods._id(move)}.json"
+            file.write_text(kept.model_copy(update={"device_mb": device_mb}).to_json())
+            arm = methods.costed(move, bench, available_mb=1e6)
+            assert isinstance(arm, methods.Arm)
+            taken[device_mb] = cast(FineTune, arm.move).checkpointing
+            file.unlink()
+    assert taken == {600.0: "full", None: "none", 2000.0: "none"}

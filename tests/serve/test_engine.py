@@ -237,3 +237,120 @@ def test_a_full_queue_refuses_before_anything_is_looked_at(made: Any) -> None:
         assert refusal.retry_after_ms >= 1
 
     asyncio.run(session())
+
+
+def test_a_lane_has_its_next_batch_before_it_answers_where_more_waits_than_a_batch_takes(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        for i in range(1 + 8):
+            assert engine.submit(ticket([[20 + i] * 8], done)) is None
+        assert [len(rows) for _, rows, _ in paper.sent] == [1]  # eight may still wait for a better batch
+        assert engine.submit(ticket([[29] * 8], done)) is None
+        assert [len(rows) for _, rows, _ in paper.sent] == [1, 7]  # which is nearly as cheap as eight
+        for i in range(10, 20):
+            assert engine.submit(ticket([[20 + i] * 8], done)) is None
+        assert len(paper.sent) == 2  # one ahead and no more
+        while paper.sent:
+            paper.answer()
+        await asyncio.sleep(0)
+        assert sorted(t.found[0][0] for t in done if t.found[0] is not None) == list(range(20, 40))
+        assert engine.running == 0
+        assert "plimsoll_ahead_total 2" in engine._metrics.text({}, "v")
+
+    asyncio.run(check())
+
+
+def test_every_lane_gets_one_ahead_and_none_while_all_threads_work_on_one_row(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made((2, 1, 1))
+        done: list[Ticket] = []
+        assert engine.submit(ticket([[0] * 8], done)) is None
+        assert engine.submit(ticket([[i] * 8 for i in range(1, 41)], done)) is None
+        assert [lane.number for lane, *_ in paper.sent] == [0]
+        paper.answer()
+        assert sorted(lane.number for lane, *_ in paper.sent) == [1, 1, 2, 2]
+        assert len(engine.queue) == 40 - sum(len(rows) for _, rows, _ in paper.sent)
+
+    asyncio.run(check())
+
+
+def test_a_death_fails_what_was_given_ahead_too(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        for i in range(20):
+            assert engine.submit(ticket([[i] * 8], done)) is None
+        heards = [heard for *_, heard in paper.sent]
+        assert len(heards) == 2
+        for heard in heards:
+            heard(None)
+        engine._closed = True  # not to be started again
+        paper.on_death()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert [t.failure for t in done] == ["died"] * 20
+        assert engine.running == 0
+
+    asyncio.run(check())
+
+
+def test_rows_to_be_asked_alone_come_before_anything_is_given_ahead(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        for i in range(30):
+            assert engine.submit(ticket([[POISON if i == 5 else 20 + i] * 8], done)) is None
+        paper.answer()
+        assert any([POISON] * 8 in rows for _, rows, _ in paper.sent)
+        sizes = list[int]()
+        while paper.sent:
+            sizes.append(len(paper.answer()))
+        await asyncio.sleep(0)
+        # the batch that broke, the one that was given ahead, the eight rows by themselves, and the rest
+        assert sizes[:9] == [7, 7, *[1] * 7]
+        assert sum(sizes[9:]) == 30 - 1 - 14
+        assert [t.failure for t in done].count("failed") == 1
+        assert [t.failure for t in done].count(None) == 29
+
+    asyncio.run(check())
+
+
+def test_a_prediction_counts_what_a_lane_has_been_given(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        for i in range(10):
+            assert engine.submit(ticket([[i] * 8], done)) is None
+        assert [len(rows) for _, rows, _ in paper.sent] == [1, 7]
+        # one row and seven rows run and two wait: 1 + 4 + 1.1 ms, and its own
+        refusal = engine.submit(ticket([[10] * 8], done, deadline_s=5e-3))
+        assert refusal is not None
+        assert refusal.code == "overloaded"
+
+    asyncio.run(check())
+
+
+def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        assert engine.submit(ticket([[1] * 8], done)) is None
+        for _ in range(30):
+            engine.submit(ticket([[2] * 8], done, deadline_s=0.02))
+        time.sleep(0.03)  # the lane is stuck, and nothing that the drift could see has come back
+        engine.tick()
+        await asyncio.sleep(0)
+        broken = [t for t in done if t.failure == "overdue"]
+        assert broken
+        cautious = engine.caution
+        assert cautious > 1
+        assert f"plimsoll_caution {cautious:.9g}" in engine._metrics.text({"caution": cautious}, "v")
+        while paper.sent:
+            paper.answer()
+        for _ in range(2000):
+            assert engine.submit(ticket([[3] * 8], done)) is None
+            paper.answer()
+        assert engine.caution == 1
+
+    asyncio.run(check())

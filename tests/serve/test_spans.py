@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -31,3 +35,37 @@ def test_a_request_is_a_span_with_one_for_each_stage(artifact: Path) -> None:
     ends = [whole.start_time, *(end for span in stages for end in (span.start_time, span.end_time)), whole.end_time]
     assert ends == sorted(ends, key=lambda ns: ns or 0)
     assert all(span.parent is not None and span.parent.span_id == whole.context.span_id for span in stages)
+
+
+def test_a_collector_gets_them_over_otlp(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    collector = HTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=collector.serve_forever)
+    thread.start()
+    try:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        with Running(settings_of(artifact, spans=True)) as running:
+            assert running.ask("POST", "/predict", {"texts": ["light"]}).status == 200
+        # the end of the server exports what is left
+    finally:
+        collector.shutdown()
+        thread.join()
+        collector.server_close()
+    assert {path for path, _ in bodies} == {"/v1/traces"}
+    sent = [ExportTraceServiceRequest.FromString(body) for _, body in bodies]
+    resources = [resource for one in sent for resource in one.resource_spans]
+    names = {a.value.string_value for r in resources for a in r.resource.attributes if a.key == "service.name"}
+    assert names == {"plimsoll"}
+    spans = [span.name for r in resources for scope in r.scope_spans for span in scope.spans]
+    assert sorted(spans) == sorted((*STAGES, "POST /predict"))

@@ -53,6 +53,7 @@ def test_a_model_whose_layers_cannot_be_checkpointed_still_has_its_step(tiny: Pa
     assert found.trainable < found.parameters
     assert list(found.step_s) == ["none"]
     assert found.reason
+    assert found.device_mb is None
     assert not found.recompute_direct
 
 

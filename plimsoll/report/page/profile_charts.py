@@ -71,8 +71,11 @@ def _operators(profiles: Mapping[Who, Profile]) -> Figure | None:
                  alt.Tooltip("heaviest:N")])
     table: list[list[Cell]] = [[r["who"], r["group"], f"{r['ms']:.3f} ms", r["share"], r["number"], r["heaviest"]]
                                for r in rows]
+    factors = ", ".join(f"{p.operators_factor:.2f} ({who})" for who, p in profiles.items()
+                        if p.operators and p.operators_factor is not None)
     return figure("operators", "Inside the model: groups of operators",
-                  "By the profile of each artifact's own runtime, scaled to add up to its model stage.", bars,
+                  "By the profile of each artifact's own runtime, scaled to add up to its model stage."
+                  + (f" Before that, times that stage: {factors}." if factors else ""), bars,
                   ("artifact", "group", "mean", "of all operators", "computed in", "heaviest operators"), table,
                   36 * len({r["group"] for r in rows}))
 
