@@ -86,7 +86,10 @@ class UnderLoad(Record):
     late: int | None = None
     """Not answered with 200 within the limit, for whatever reason; None without a limit."""
     clustering: float = 1.0
-    """How many requests of this run are worth an independent one to the share that is late: slow ones come together."""
+    """How many requests of this run are worth an independent one to the proof that they are on time: slow ones come
+    together."""
+    late_clustering: float = 1.0
+    """The same to the proof that they are late: here only those that were late speak."""
     holds: bool | None = None
     """Whether 99 of 100 are shown to be within the limit; None without one."""
     latency_ms: dict[str, Measurement] = Field(default_factory=dict[str, Measurement])
@@ -145,7 +148,7 @@ class Highest(Record):
     inconclusive_per_s: tuple[float, ...] = ()
     """Rates between the two of which neither was shown."""
     confidence: float
-    """Of each step by itself."""
+    """Of each step by itself: exact of independent requests, and of a queue as near as its clustering is told."""
     together: float
     """Of all steps at once, by adding up their errors."""
     steps: tuple[Step, ...] = ()

@@ -74,7 +74,8 @@ def _tables(found: TrafficReport, *, brief: bool) -> list[_Table]:
                        [[f"{s.rate_per_s:,.1f}", s.outcome, *(_ms(s.load.latency_ms.get(p)) for p in ("p50", "p99")),
                          f"{s.load.refused:,}", f"{s.load.failed:,}", s.why] for s in found.highest.steps]))
         tables.append(("How sure that is", ["", ""], [
-            ["each step", f"{found.highest.confidence:.0%} for either error, looked at as often as one likes"],
+            ["each step", f"{found.highest.confidence:.0%} for either error, looked at as often as one likes; as "
+                          "near as the clustering of late requests can be told from a run"],
             ["all steps together", f"{found.highest.together:.0%}"]]))
     if found.loadgen is not None:
         said = [[name, value] for name, value in found.loadgen.summary.items()]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from plimsoll.bench.sequential import CONFIDENCE, Decided, clustering, decide
+from plimsoll.bench.sequential import CONFIDENCE, Decided, decide
 from plimsoll.bench.trend import trend
 from plimsoll.core.parts import Event
 from plimsoll.core.traffic import Highest, Outcome, Step, UnderLoad
-from plimsoll.traffic.book import Book
+from plimsoll.traffic.book import Book, Floats
 from plimsoll.traffic.checks import counts_as_trend, rising
-from plimsoll.traffic.weigh import BLOCKS, LEVELS, P99
+from plimsoll.traffic.weigh import P99, clustered
 
 _PROBED = 0.7
 """Share of the rate that the service answers when it always has something to do, to begin with."""
@@ -26,7 +27,10 @@ _MOST_STEPS = 16
 _LOWEST_PER_S = 0.5
 _BLOCK_S = 0.25
 _LEAST_S = 4.0
-"""Before it nothing is decided: it takes sixteen blocks to see whether the slow ones come in clusters, or rise."""
+"""Before it nothing is decided: it takes sixteen blocks to see whether the late ones come in clusters."""
+LEAST_HELD_S = 20.0
+"""Before it, or the end of a shorter step, nothing is held: a run begins with an empty queue, near its limit one takes
+seconds to build up, and what slows a service now and then must have had time to come."""
 _BETWEEN_S = 0.5
 
 Try = Callable[[float, "Watch"], UnderLoad]
@@ -35,18 +39,27 @@ Try = Callable[[float, "Watch"], UnderLoad]
 
 @dataclass
 class Watch:
-    """Looks at a run while it goes on, and says when it has seen enough; for one run."""
+    """Looks at a run while it goes on, and says when it has seen enough; for one run.
+
+    Each look asks `bench.sequential.decide`, which may be asked as often as one likes; its docstring says what of that
+    is guaranteed. To show that the rate is held, the counts are divided by the clustering of the late and the nearly
+    late; to show that it is broken, by that of the late alone (`weigh.clustered`). No run can know of what comes less
+    often than once in its length: a pause of d seconds that matters, since it makes one of a hundred late, may come
+    every 100 d seconds, and is met surely only by a run as long as that.
+    """
 
     limit_s: float
     skip_s: float
     """Warm-up, which does not count."""
+    held_after_s: float = LEAST_HELD_S
     decided: Decided | None = None
-    _at: int = 0
+    _counted: int = 0
     _start: float = math.nan
-    _counts: list[list[int]] = field(default_factory=list[list[int]])
-    """By block of time: requests, late ones, and those slower than each of the levels."""
-    _times: list[list[float]] = field(default_factory=list[list[float]])
-    """Of the accepted ones, by block."""
+    _late: int = 0
+    _at_s: array[float] = field(default_factory=lambda: array("d"))
+    """When the requests that count were due, from the end of the warm-up."""
+    _took_s: array[float] = field(default_factory=lambda: array("d"))
+    """Infinite for what was not accepted within the limit."""
 
     def __call__(self, book: Book, now: float) -> bool:
         """Return whether what is known by now decides it.
@@ -56,49 +69,50 @@ class Watch:
         """
         if math.isnan(self._start) and book.due:
             self._start = book.due[0] + self.skip_s
-        while self._at < len(book.due) and book.due[self._at] < now - self.limit_s:
-            self._count(book, self._at)
-            self._at += 1
-        if len(self._counts) * _BLOCK_S < _LEAST_S:
-            return False
-        late, total = sum(c[1] for c in self._counts), sum(c[0] for c in self._counts)
-        if decide(total - late, late, P99) is None:  # nor would it be if they were worth less
-            return False
-        worth = self._clustering()
-        self.decided = decide((total - late) / worth, late / worth, P99)
-        if self.decided == "held" and self._rising():
-            self.decided = None
+        until = now - self.limit_s
+        while self._counted < len(book.due) and book.due[self._counted] < until:
+            self._count(book, self._counted)
+            self._counted += 1
+        seconds = until - self._start
+        if seconds >= _LEAST_S:
+            self.decided = self._decide(seconds)
         return self.decided is not None
 
     def _count(self, book: Book, index: int) -> None:
         due = book.due[index]
         if due < self._start:
             return
-        block = int((due - self._start) / _BLOCK_S)
-        while len(self._counts) <= block:
-            self._counts.append([0] * (2 + len(LEVELS)))
-            self._times.append([])
-        counts = self._counts[block]
-        counts[0] += 1
-        took = math.inf
-        if book.status[index] == 200:
-            took = book.done[index] - due
-            self._times[block].append(took)
+        took = book.done[index] - due if book.status[index] == 200 else math.inf
         if took > self.limit_s:
-            counts[1] += 1
-        for i, level in enumerate(LEVELS, 2):
-            if took <= level * self.limit_s:
-                break
-            counts[i] += 1
+            took = math.inf
+            self._late += 1
+        self._at_s.append(due - self._start)
+        self._took_s.append(took)
 
-    def _clustering(self) -> float:
-        counts = np.array(self._counts)
-        parts = np.array([part.sum(axis=0) for part in np.array_split(counts, min(BLOCKS, len(counts)))])
-        return clustering(parts[:, 1], parts[:, 2:].T, parts[:, 0])
+    def _decide(self, seconds: float) -> Decided | None:
+        late, total = self._late, len(self._took_s)
+        seems = decide(total - late, late, P99)
+        if seems is None or (seems == "held" and seconds < self.held_after_s):
+            return None  # nor would it be if they were worth less
+        at_s, took_s = np.array(self._at_s), np.array(self._took_s)
+        found = weighted(total, late, clustered(at_s, took_s, self.limit_s, seconds))
+        return None if found == "held" and _rises(at_s, took_s) else found
 
-    def _rising(self) -> bool:
-        medians = [float(np.median(times)) for times in self._times if times]
-        return len(medians) >= 2 and counts_as_trend(found := trend(medians)) and found.slope > 0
+
+def weighted(requests: int, late: int, worth: tuple[float, float]) -> Decided | None:
+    """Return what counts show where as many requests are worth one: to the proof that few are late, and that many."""
+    seems = decide(requests - late, late, P99)
+    by = worth[1] if seems == "broken" else worth[0]
+    return decide((requests - late) / by, late / by, P99)
+
+
+def _rises(at_s: Floats, took_s: Floats) -> bool:
+    """Return whether the medians of quarters of a second have a trend upwards."""
+    on_time = np.isfinite(took_s)
+    ends = np.flatnonzero(np.diff((at_s[on_time] / _BLOCK_S).astype(np.intp))) + 1
+    medians = [float(np.median(part)) for part in np.split(took_s[on_time], ends) if part.size]
+    return len(medians) >= 2 and counts_as_trend(found := trend(medians)) and found.slope > 0
+
 
 
 def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, report: Callable[[Event], None]
@@ -114,7 +128,7 @@ def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, re
     def step(rate_per_s: float) -> Outcome:
         watch = Watch(limit_ms / 1e3, warm_up_s)
         load = try_(rate_per_s, watch)
-        outcome, why = judged(load, watch.decided or _in_the_end(load))
+        outcome, why = judged(load, watch.decided or in_the_end(load))
         steps.append(Step(rate_per_s=rate_per_s, outcome=outcome, why=why, load=load))
         report({"stage": "rate", "note": f"{rate_per_s:,.1f} requests/s: {outcome}, {why}"})
         time.sleep(_BETWEEN_S)
@@ -154,10 +168,9 @@ def judged(load: UnderLoad, decided: Decided | None) -> tuple[Outcome, str]:
     return decided, f"{share} in {load.seconds:.1f} s"
 
 
-def _in_the_end(load: UnderLoad) -> Decided | None:
+def in_the_end(load: UnderLoad) -> Decided | None:
     """Return what a whole step shows, the last requests of which no look could count any more."""
-    late = (load.late or 0) / load.clustering
-    found = decide(load.requests / load.clustering - late, late, P99)
+    found = weighted(load.requests, load.late or 0, (load.clustering, load.late_clustering))
     return None if found == "held" and rising(load) else found
 
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.bench.sequential import clustering, on_time
+from plimsoll.bench.sequential import clustering, design_effect, on_time
 from plimsoll.bench.stats import quantile
 from plimsoll.core.record import Measurement
 from plimsoll.core.traffic import Stretch, UnderLoad
 from plimsoll.traffic.book import FAULTS, Floats, Outcomes
 
 P99 = 0.99
-LEVELS = (0.5, 0.25, 0.125, 0.0625)
-"""Shares of the limit at which it is looked at how the slow ones come."""
+LEVELS = (0.5, 0.25)
+"""How far from the median to the limit the levels lie at which it is looked at how the slow ones come. By
+benchmarks/load_rates.py: with lower ones too, a queue that remembers long is not held at seven tenths of its limit."""
 BLOCKS = 16
 """Of a run, to see that: few, so that each is longer than a queue takes to empty."""
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": P99}
@@ -72,9 +73,10 @@ def weighed(run: Outcomes, window: Window, *, rate_per_s: float | None = None, l
     if late is None or limit_ms is None:
         return load
     in_time = answered & (run.latency_ms <= limit_ms)
-    worth = clustered(counted, late, limit_ms, window)
+    took_ms = np.where(counted.accepted, counted.latency_ms, np.inf)
+    worth, late_worth = clustered(counted.due - window.low, took_ms, limit_ms, window.seconds)
     return load.model_copy(update={
-        "late": int(late.sum()), "clustering": worth, "holds": holds(late, worth),
+        "late": int(late.sum()), "clustering": worth, "late_clustering": late_worth, "holds": holds(late, worth),
         "goodput_per_s": int(in_time.sum()) / window.seconds})
 
 
@@ -89,17 +91,25 @@ def holds(late: NDArray[np.bool_], worth: float) -> bool:
     return on_time((late.size - t) / worth, t / worth, P99)
 
 
-def clustered(counted: Outcomes, late: NDArray[np.bool_], limit_ms: float, window: Window) -> float:
-    """Return how many requests are worth one independent one: `bench.sequential.clustering` over the window."""
-    place = _places(counted, window, BLOCKS)
-    if not place.size:
-        return 1.0
+def clustered(at_s: Floats, took: Floats, limit: float, seconds: float) -> tuple[float, float]:
+    """Return how many requests are worth one to the proof that they are on time, and to that they are late.
+
+    at_s: when each was due, from 0 to `seconds`, [requests]; took: how long it took, infinite for one that was not
+    accepted, in the unit of the limit. `bench.sequential.clustering`, and `design_effect`, over sixteen equal parts of
+    the time. The levels of the nearly late lie between the median, which says what a request takes by itself, and the
+    limit: as shares of the limit alone they would all be exceeded where that is near it.
+    """
+    if not at_s.size:
+        return 1.0, 1.0
+    place = np.minimum(at_s * (BLOCKS / seconds), BLOCKS - 1).astype(np.intp)
 
     def by_block(which: NDArray[np.bool_]) -> Floats:
         return np.bincount(place[which], minlength=BLOCKS).astype(np.float64)
 
-    slower = [by_block(~(counted.accepted & (counted.latency_ms <= level * limit_ms))) for level in LEVELS]
-    return clustering(by_block(late), slower, by_block(np.ones_like(late)))
+    total, late, middle = by_block(np.ones(at_s.size, dtype=np.bool_)), by_block(took > limit), float(np.median(took))
+    levels = LEVELS if middle < limit else ()
+    slower = [by_block(took > middle + level * (limit - middle)) for level in levels]
+    return clustering([late, *slower], total), design_effect(late, total)
 
 
 def errors(counted: Outcomes) -> dict[str, int]:

@@ -64,6 +64,24 @@ def test_lateness_in_clusters_counts_for_less() -> None:
     assert sequential.design_effect(clustered, [100] * 50) == pytest.approx(100, rel=0.1)
 
 
+def test_what_was_nearly_late_says_how_the_late_would_come() -> None:
+    total, none, rng = [100] * 16, [0] * 16, np.random.default_rng(4)
+    spread = rng.binomial(100, 0.2, size=16)
+    together = [100 if i in (3, 9) else 0 for i in range(16)]
+    side_by_side = [100 if i in (3, 4, 5) else 0 for i in range(16)]
+    assert sequential.clustering([none, spread], total) < 4
+    assert sequential.clustering([none, together], total) == pytest.approx(107, rel=0.05)
+    assert sequential.clustering([none, side_by_side], total) > 150
+    # a level that most exceed is no tail
+    assert sequential.clustering([none, [100] * 12 + [0] * 4], total) == 1.0
+
+
+@given(d=st.floats(1, 200), late=st.integers(0, 300), punctual=st.integers(0, 20_000))
+@settings(deadline=None, max_examples=300)
+def test_counts_that_are_worth_less_decide_nothing_that_whole_ones_do_not(d: float, late: int, punctual: int) -> None:
+    assert sequential.decide(punctual / d, late / d, 0.99) in (None, sequential.decide(punctual, late, 0.99))
+
+
 @pytest.mark.parametrize("late", [[0, 0, 0], [10, 10, 10], [3]])
 def test_without_anything_to_tell_apart_a_count_is_worth_itself(late: list[int]) -> None:
     assert sequential.design_effect(late, [10] * len(late)) == 1.0

@@ -30,7 +30,7 @@ def checks(found: TrafficReport) -> dict[str, bool]:
 
 def test_a_service_that_answers_is_measured(fake: Fakes) -> None:
     service = fake(metrics="process_start_time_seconds 5\n")
-    found = load(question(service.url, p99_ms=1000.0))
+    found = load(question(service.url, p99_ms=5000.0))
     assert found.load is not None
     assert found.load.accepted == found.load.requests > 459
     assert found.load.refused == found.load.failed == 0

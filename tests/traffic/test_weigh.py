@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from plimsoll.traffic import book
 from plimsoll.traffic.book import Outcomes
-from plimsoll.traffic.weigh import Window, stages, weighed
+from plimsoll.traffic.weigh import Window, clustered, stages, weighed
 
 KEPT = ((b"http/1.1 200 ok\r\nserver-timing: queue;dur=0.5, compute;desc=x;dur=2\r\nx: y", b"{}"),
         (b"http/1.1 200 ok\r\nserver-timing: queue;dur=1.5", b"{}"), (b"http/1.1 200 ok", b"{}"),
@@ -71,6 +71,16 @@ def test_late_ones_that_come_together_are_worth_less_than_as_many_apart() -> Non
     one, other = (weighed(outcomes([200] * 2000, ms), Window(0.0, 20.0), limit_ms=10.0) for ms in (apart, together))
     assert one.late == other.late == 8
     assert one.clustering < 2 < other.clustering
+
+
+def test_clusters_are_seen_where_a_request_takes_nearly_as_long_as_the_limit() -> None:
+    at_s = np.arange(0.0, 20.0, 0.01)
+    apart, together = np.full(2000, 7.0), np.full(2000, 7.0)
+    apart[::20] = together[300:400] = 9.5
+    assert clustered(at_s, apart, 10.0, 20.0)[0] < 2
+    assert clustered(at_s, together, 10.0, 20.0)[0] > 50
+    assert clustered(at_s, together, 9.0, 20.0)[1] > 50
+    assert clustered(np.empty(0), np.empty(0), 10.0, 20.0) == (1.0, 1.0)
 
 
 def test_errors_are_told_by_kind() -> None:
