@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import plimsoll.serve
 from plimsoll import cli
 from plimsoll.serve.keys import Keys
 
@@ -44,12 +45,14 @@ def test_what_is_asked_wrongly_is_said(
     assert says in said
     assert "Traceback" not in said
 
+
 def test_without_ray_one_sentence_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "plimsoll.serve.on_ray", raising=False)
     monkeypatch.delitem(sys.modules, "plimsoll.serve.ray_actors", raising=False)
+    monkeypatch.delattr(plimsoll.serve, "on_ray", raising=False)  # what another test imported
     assert cli.run(["serve", str(tmp_path), "--on", "ray"]) == 2
     assert "Ray Serve is not installed here" in capsys.readouterr().err
 
