@@ -72,7 +72,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--swaps", type=int, default=200)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="nothing but a soak, so long")
-    parser.add_argument("--rate", type=float, metavar="PER_S", help="of a soak; default half of what it holds")
+    parser.add_argument("--rate", type=float, metavar="PER_S",
+                        help="the rate that it holds, in place of a search for it; "
+                        "a soak is at this, or at half of what was found")
+    parser.add_argument("--label", default="", help="put into the name of the result, to tell several a day apart")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=HERE.parent / ".peers", help="the peers' environments")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -103,7 +106,7 @@ def _run(args: argparse.Namespace) -> int:
         "texts": {"n": len(sent), "characters": bodies.characters(sent)}, "p99_ms": args.p99_ms, "seed": args.seed,
         **found, "seconds": round(time.monotonic() - began, 1),
         "machine": {**machine.model_dump(mode="json"), "digest": machine.digest}}
-    name = "serve_soak" if args.soak else "serve"
+    name = "serve_soak" if args.soak else f"serve_{args.label}" if args.label else "serve"
     path = args.results / f"{name}@{machine.digest}@{datetime.now(UTC):%Y-%m-%d}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     for case, told in found.items():
@@ -135,10 +138,10 @@ def _cases(place: sides.Place, args: argparse.Namespace) -> dict[str, Any]:
         for tool in [name for name in running if name != "plimsoll"]:
             running.pop(tool).close()
         if {"overload", "swaps", "kill"} & set(args.cases):
-            found["sustainable"] = held = cases.sustainable(place, ours)
-            rate = held["highest"]["held_per_s"]
+            found["sustainable"] = {"given_per_s": args.rate} if args.rate else cases.sustainable(place, ours)
+            rate = args.rate or found["sustainable"]["highest"]["held_per_s"]
             if rate is None:
-                raise RunError(f"no rate holds {args.p99_ms:g} ms here", "give a larger --p99-ms")
+                raise RunError(f"no rate holds {args.p99_ms:g} ms here", "give a larger --p99-ms, or a --rate")
             if "overload" in args.cases:
                 found["overload"] = cases.overload(place, ours, rate, args.overload_seconds)
             if "kill" in args.cases:
