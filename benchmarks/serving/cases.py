@@ -107,7 +107,7 @@ def sustainable(place: Place, running: Running) -> dict[str, Any]:
     running.resume()
     question = load.Question(
         running.service.url, place.texts, find_rate=True, p99_ms=place.limit_ms, deadline_ms=0.8 * place.limit_ms,
-        seconds=20.0, warm_up_s=1.0, seed=place.seed)
+        seconds=60.0, warm_up_s=1.0, seed=place.seed)
     found = load.load(question, lambda event: place.note(str(event.get("note", ""))))
     running.pause()
     return json.loads(found.to_json())
