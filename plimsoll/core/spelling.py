@@ -40,6 +40,7 @@ class Spelling:
         self._by_word = self._room > 0 and _by_word(content)
         if self._by_word:
             self._vocabulary: dict[str, int] = content["model"]["vocab"]
+            self._longest_piece = max(map(len, self._vocabulary))
             self._prefix: str = content["model"]["continuing_subword_prefix"]
             self._longest_word: int = content["model"]["max_input_chars_per_word"]
             self._unknown = (self._vocabulary[content["model"]["unk_token"]],)
@@ -65,18 +66,23 @@ class Spelling:
         inside: list[int] = []
         places: list[int] = []
         for word in text.split():
+            if len(inside) >= self._room:  # what follows is cut: it is not spelled, however long the text
+                places.append(-1)
+                continue
             ids = known.get(word)
             ids = self._spelled(word) if ids is None else ids
-            places.append(start + len(inside) if ids and len(inside) < self._room else -1)
+            places.append(start + len(inside) if ids else -1)
             inside += ids
         return [*self._before, *inside[: self._room], *self._after], places
 
     def _one(self, text: str) -> list[int]:
-        known = self._known
+        known, room = self._known, self._room
         inside: list[int] = []
         for word in text.split(" "):
             ids = known.get(word)
             inside += self._spelled(word) if ids is None else ids
+            if len(inside) >= room:
+                break
         return [*self._before, *inside[: self._room], *self._after]
 
     def _spelled(self, word: str) -> list[int]:
@@ -102,13 +108,13 @@ class Spelling:
         The tokenizer's own call costs some 15 us, more than a small model takes. Source: Song et al., Fast WordPiece
         Tokenization, EMNLP 2021, section 2.
         """
-        find, prefix = self._vocabulary.get, self._prefix
+        find, prefix, longest = self._vocabulary.get, self._prefix, self._longest_piece
         ids: list[int] = []
         start, end = 0, len(word)
         if end > self._longest_word:
             return self._unknown
         while start < end:
-            for stop in range(end, start, -1):
+            for stop in range(min(end, start + longest), start, -1):
                 number = find(prefix + word[start:stop] if start else word[:stop])
                 if number is not None:
                     break

@@ -43,6 +43,8 @@ class Load:
     """Until the first lane is free; 0 when one is."""
     drift: float
     """By what factor batches take longer than the cost table says, of late."""
+    last_ms: float = 0.0
+    """Until the furthest deadline of those that wait; 0 where none does."""
 
 
 def admit(load: Load, rows: int, work_ms: float, single_ms: float, deadline_ms: float) -> Refusal | None:
@@ -56,14 +58,30 @@ def admit(load: Load, rows: int, work_ms: float, single_ms: float, deadline_ms: 
         drained_ms = load.backlog_ms * min(1.0, excess / max(load.waiting, 1)) / load.lanes * load.drift
         return Refusal("overloaded", f"{load.waiting} rows wait and there is room for {load.room} more, not for {rows}",
                        max(1.0, drained_ms))
-    alone_ms = max(single_ms, work_ms / load.lanes) * load.drift
+    least_ms = max(single_ms, work_ms / load.lanes)
+    alone_ms = least_ms * load.drift
     predicted_ms = load.free_in_ms + load.before_ms / load.lanes * load.drift + alone_ms
     allowed_ms = deadline_ms * _MARGIN
     if predicted_ms <= allowed_ms:
-        return None
-    if alone_ms > allowed_ms:
+        return _pushed_back(load, work_ms, deadline_ms)
+    if least_ms > allowed_ms:
         # waiting does not help: even an idle server would be too late
-        return Refusal("deadline", f"{rows} rows take about {alone_ms:.1f} ms, and the deadline is in "
-                                   f"{deadline_ms:.1f} ms", max(1.0, math.ceil(alone_ms)))
+        return Refusal("deadline", f"{rows} rows take about {least_ms:.1f} ms, and the deadline is in "
+                                   f"{deadline_ms:.1f} ms", max(1.0, math.ceil(least_ms)))
     return Refusal("overloaded", f"the answer is expected in {predicted_ms:.0f} ms, and the deadline is in "
                                  f"{deadline_ms:.0f} ms", max(1.0, predicted_ms - allowed_ms))
+
+
+def _pushed_back(load: Load, work_ms: float, deadline_ms: float) -> Refusal | None:
+    """Return why not, where a request with a nearer deadline would make those late that were taken in before it.
+
+    Asked of the last of them: it waits for all others.
+    """
+    if load.last_ms <= deadline_ms:
+        return None
+    whole_ms = load.free_in_ms + (load.backlog_ms + work_ms) / load.lanes * load.drift
+    excess_ms = whole_ms - load.last_ms * _MARGIN
+    if excess_ms <= 0:
+        return None
+    return Refusal("overloaded", f"requests that were taken in before would be answered {excess_ms:.0f} ms too late",
+                   max(1.0, excess_ms))

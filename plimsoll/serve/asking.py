@@ -24,8 +24,8 @@ from plimsoll.serve.settings import Settings
 _log = logging.getLogger("plimsoll.serve")
 
 DEADLINE = b"plimsoll-deadline-ms"
-_AT_ONCE = 64
-"""Texts that are tokenized, or answers that are made, before other requests have their turn."""
+_TURN_S = 0.002
+"""For tokenizing texts, or making answers, before other requests have their turn."""
 _LONGEST_DEADLINE_MS = 3_600_000.0
 
 _SERVER_TIMING = "server-timing: " + ", ".join(f"{stage};dur=%.3f" for stage in STAGES) + "\r\n"
@@ -161,9 +161,12 @@ class Asking:
                        max(1.0, wait_s * 1e3))
 
     def _tokenize(self, engine: Engine) -> None:
-        done = len(self._questions)
+        end, questions = time.perf_counter() + _TURN_S, self._questions
         try:
-            self._questions += [engine.reading.question(text) for text in self._texts[done : done + _AT_ONCE]]
+            for text in self._texts[len(questions) :]:
+                questions.append(engine.reading.question(text))
+                if time.perf_counter() > end:
+                    break
         except UserError as e:
             self._leave()
             self._complain(self._request, 400, "bad_text", _said(e))
@@ -198,8 +201,8 @@ class Asking:
         self._answer(engine)
 
     def _answer(self, engine: Engine) -> None:
-        reading, done = engine.reading, len(self._answers)
-        for question in self._questions[done : done + _AT_ONCE]:
+        reading, end = engine.reading, time.perf_counter() + _TURN_S
+        for question in self._questions[len(self._answers) :]:
             found = [next(self._found) for _ in question.rows]
             if not reading.sound(question, found):
                 self._leave()
@@ -207,6 +210,8 @@ class Asking:
                 return
             self._outputs.append(reading.outputs(question, found))
             self._answers.append(reading.answer(question, self._outputs[-1]))
+            if time.perf_counter() > end:
+                break
         if len(self._answers) < len(self._questions):
             asyncio.get_running_loop().call_soon(self._go_on, self._answer, engine)
         else:

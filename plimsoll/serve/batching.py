@@ -94,6 +94,10 @@ class Queue:
         before = bisect_left(self._by_deadline, (deadline, self._arrived + 1), key=_deadline)
         return self.work_ms * before / len(self)
 
+    def last_deadline(self) -> float:
+        """Return the furthest deadline of the rows that wait. Raises IndexError where none does."""
+        return self._by_deadline[-1].deadline
+
     def drop(self, row: Row) -> None:
         """Take a waiting row out."""
         row.waits = False

@@ -40,9 +40,10 @@ _LATE_S = 1.0
 """Without an answer this much longer than predicted, a worker is no longer called ready."""
 _DRIFT_STEP = 0.05
 _MORE_CAUTION, _LESS_CAUTION, _CALMER, _MOST_CAUTION = 1.1, 0.9999, 0.98, 8.0
-"""A request that was taken in and not answered in time makes predictions longer by a tenth; one that was, and each look
-at the worker, make them shorter. So two in a thousand are the most that go wrong for long at a thousand requests a
-second, whatever the table and the drift do not see, and half a minute after the last nothing of it is left."""
+"""A moment in which requests that were taken in are found to be late makes predictions longer by a tenth, however many
+they are; each answer in time, and each look at the worker, make them shorter. At a thousand requests a second two such
+moments a second are the most that there are for long, whatever the table and the drift do not see, and half a minute
+after the last nothing of it is left."""
 _CALM_S = 30.0
 """A worker that lived so long starts again at once; sooner, each time later."""
 
@@ -174,8 +175,9 @@ class Engine:
             return Load(0, self.queue.limit, 0.0, 0.0, self.forecast.lanes, 0.0, self.drift * self.caution)
         if not self._idle or self._wide_runs():
             free_in_ms = max(0.0, min(map(self._free_at, self._running), default=now) - now) * 1e3
+        last_ms = (self.queue.last_deadline() - now) * 1e3 if len(self.queue) else 0.0
         return Load(len(self.queue), self.queue.room(), self.queue.work_before_ms(deadline), self.queue.work_ms,
-                    self.forecast.lanes, free_in_ms, self.drift * self.caution)
+                    self.forecast.lanes, free_in_ms, self.drift * self.caution, last_ms)
 
     def _free_at(self, number: int) -> float:
         """Return when a lane that runs will have answered all that it was given, as predicted."""
@@ -187,11 +189,16 @@ class Engine:
 
     def _pump(self, now: float) -> None:
         """Give every free lane something to do while something waits."""
-        for row in self.queue.overdue(now):
+        overdue = self.queue.overdue(now)
+        if overdue:
+            self._too_late()
+        for row in overdue:
             self._fail(row.owner, "overdue", "the deadline passed while the request waited")
         while self._again and self._idle and not self._wide_runs():
             row = self._again.popleft()
-            if not row.owner.over:
+            if row.deadline < now:
+                self._fail(row.owner, "overdue", "the deadline passed while the request waited")
+            elif not row.owner.over:
                 alone_ms = self.forecast.batch(crowded=True)[1][len(row.ids)] * self.drift
                 self._run(self._idle.pop(), Batch([row], wide=False, reason="single", predicted_ms=alone_ms), now)
         while len(self.queue) and self._idle and not self._wide_runs():
@@ -251,13 +258,15 @@ class Engine:
             self._again.extend(rows)
         self._pump(now)  # before the answers are written: the lane is free
         if isinstance(answer, Answer):
+            if any(row.deadline < now and not row.owner.over for row in rows):
+                self._too_late()
             for row, outputs in zip(rows, answer.outputs, strict=True):
-                self._answered(row, outputs, answer, run)
+                self._answered(row, outputs, answer, run, now)
         elif len(rows) == 1:
             self._fail(rows[0].owner, "failed", "the model could not answer this text")
             _log.error("a row of %d tokens could not be computed: %s", len(rows[0].ids), answer.message)
 
-    def _answered(self, row: Row, outputs: NDArray[np.float32], answer: Answer, run: _Run) -> None:
+    def _answered(self, row: Row, outputs: NDArray[np.float32], answer: Answer, run: _Run, now: float) -> None:
         ticket: Ticket = row.owner
         if ticket.over:
             return
@@ -265,17 +274,21 @@ class Engine:
         ticket.left -= 1
         if not ticket.left:
             ticket.over, ticket.parts = True, []  # which point back: nothing is left for the garbage collector
-            self.caution = max(1.0, self.caution * _LESS_CAUTION)
+            if now > ticket.deadline:
+                self._metrics.late += 1  # it is sent all the same: it is computed, and somebody may still want it
+            else:
+                self.caution = max(1.0, self.caution * _LESS_CAUTION)
             ticket.queue_ms = (run.began - ticket.queued) * 1e3
             ticket.pad_ms, ticket.compute_ms = answer.pad_ms, answer.compute_ms
             ticket.done(ticket)
 
+    def _too_late(self) -> None:
+        self.caution = min(self.caution * _MORE_CAUTION, _MOST_CAUTION)
+
     def _fail(self, ticket: Ticket, failure: Failure, message: str) -> None:
         if ticket.over:
             return
-        if failure == "overdue":
-            self._metrics.overdue += 1
-            self.caution = min(self.caution * _MORE_CAUTION, _MOST_CAUTION)
+        self._metrics.overdue += failure == "overdue"
         self.cancel(ticket)
         ticket.failure, ticket.message = failure, message
         # not from within a call of the requester's own
@@ -341,8 +354,8 @@ class Engine:
         self._idle, self._lanes, self._wide = [], [], None
         self._running.clear()
         self._ahead.clear()
+        waiting = {id(row.owner): row.owner for row in (*self.queue.all(), *self._again)}
         self._again.clear()
-        waiting = {id(row.owner): row.owner for row in self.queue.all()}
         for ticket in waiting.values():
             self._fail(ticket, "died", "the worker died while this request waited")
         if worker is not None and not self._closed:
@@ -359,9 +372,9 @@ class Engine:
             await asyncio.sleep(wait_s)
             try:
                 await self.start()
-            except (PlimsollError, OSError) as e:
+            except Exception as e:  # the border: whatever it was, a server without a worker tries again
                 self._failed_starts += 1
-                _log.error("the worker could not be started again: %s", e)
+                _log.error("the worker could not be started again: %s", e, exc_info=not isinstance(e, PlimsollError))
             else:
                 _log.warning("the worker is back after %.2f s", self._start_s + wait_s)
                 return

@@ -149,6 +149,8 @@ class Worker:
 
     def heard(self, lane: Lane, frame: Frame) -> None:
         """Take in a frame from a lane."""
+        if self.dead:  # a frame that was still on its way when another lane was lost: nobody waits for it
+            return
         lane.since = time.perf_counter()
         hello = self._hello[lane.number]
         if frame.kind == Kind.HELLO:

@@ -71,7 +71,7 @@ class Metrics:
         self.batches: dict[str, int] = dict.fromkeys(REASONS, 0)
         self.rows = self.tokens = self.padded_tokens = self.ahead = 0
         self.refused: defaultdict[str, int] = defaultdict(int)
-        self.dropped = self.overdue = self.split = 0
+        self.dropped = self.overdue = self.late = self.split = 0
         self.restarts = self.stuck = 0
         self.swaps: dict[str, int] = {"taken": 0, "refused": 0}
 
@@ -119,6 +119,7 @@ class Metrics:
         counter("refused_total", "Requests refused, by code.", self.refused, "code")
         counter("dropped_total", "Requests whose client went away before the answer.", self.dropped)
         counter("overdue_total", "Requests whose deadline passed in the queue.", self.overdue)
+        counter("late_total", "Answers that were ready only after the deadline, and sent all the same.", self.late)
         counter("split_batches_total", "Batches that failed and were tried again row by row.", self.split)
         counter("worker_restarts_total", "Times a worker died and was started again.", self.restarts)
         counter("worker_stuck_total", "Times a worker was killed because it did not answer.", self.stuck)

@@ -77,8 +77,11 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
             return (time.perf_counter() - began) * 1e3
 
         filler = reading.filler()
-        alone = await company.apart(lambda rows: worker.ask(worker.lanes[0], rows), filler, version.artifact)
-        costs = await measure(ask, plan, filler, budget_s, version.name, machine, alone)
+        began = time.perf_counter()
+        alone = await company.apart(lambda rows: worker.ask(worker.lanes[0], rows), filler, version.artifact,
+                                    budget_s / 3)
+        left_s = budget_s - (time.perf_counter() - began)
+        costs = await measure(ask, plan, filler, left_s, version.name, machine, alone)
         forecast = Forecast(costs)
         needed = kept(forecast, plan)
         for lane in worker.lanes:

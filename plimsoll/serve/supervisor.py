@@ -64,6 +64,8 @@ class Server:
         self._again = False
         self._seen: tuple[int, int] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self._outgoing: list[Engine] = []
+        """Versions that were replaced and still have requests to answer."""
         self._stack = contextlib.ExitStack()
         self._shelf = Path()
 
@@ -200,8 +202,10 @@ class Server:
         task.add_done_callback(self._retiring.discard)
 
     async def _retire(self, old: Engine) -> None:
+        self._outgoing.append(old)  # its worker may hang as any other
         if not await old.drain(self.settings.drain_s):
             _log.error("version %s ends with requests unanswered after %.0f s", old.version.name, self.settings.drain_s)
+        self._outgoing.remove(old)
         await old.close()
         old.version.remove()
 
@@ -211,8 +215,9 @@ class Server:
             await asyncio.sleep(_TICK_S)
             ticks += 1
             self._front.sweep()
-            if self.engine is not None:
-                self.engine.tick()
+            for engine in (self.engine, *self._outgoing):
+                if engine is not None:
+                    engine.tick()
             if self.settings.watch and self.engine is not None and ticks % _WATCH_TICKS == 0:
                 stamp = versions.stamp(self.settings.run)
                 if stamp is not None and stamp != self._seen:
@@ -251,8 +256,17 @@ async def _until_told(settings: Settings, ready: Callable[[Server], None]) -> in
 
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     server = Server(settings)
+    early: list[bool] = []  # whether a new version was announced before there was one
+
+    def take_up() -> None:
+        if server.engine is None:
+            early.append(True)
+        else:
+            server.swap()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
+    loop.add_signal_handler(signal.SIGHUP, take_up)
     starting = loop.create_task(server.start())
     ending = loop.create_task(over.wait())
     await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -262,10 +276,11 @@ async def _until_told(settings: Settings, ready: Callable[[Server], None]) -> in
         return 0
     ending.cancel()
     await starting
-    loop.add_signal_handler(signal.SIGHUP, server.swap)
     gc.collect()
     gc.freeze()  # what is here by now stays: no collection looks at it again
     ready(server)
+    if early:
+        server.swap()
     await over.wait()
     await server.stop()
     return 0

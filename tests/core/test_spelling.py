@@ -51,6 +51,28 @@ def test_words_that_are_not_in_the_vocabulary_are_cut_as_the_tokenizer_cuts_them
     assert Spelling(tokenizer_json, 300).ids([text]) == [asked(tokenizer_json, 300, text)]
 
 
+def test_what_is_cut_is_not_spelled_however_long_the_text(
+    tokenizer_json: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spelled: list[str] = []
+    once = Spelling._spelled
+
+    def counted(self: Spelling, word: str) -> list[int]:
+        spelled.append(word)
+        return once(self, word)
+
+    monkeypatch.setattr(Spelling, "_spelled", counted)
+    text = " ".join(f"{'qz' * 20}{i}" for i in range(500))  # none of them is remembered
+    mine = Spelling(tokenizer_json, 16)
+    assert mine.ids([text]) == [asked(tokenizer_json, 16, text)]
+    assert len(spelled) <= 16
+    ids, places = mine.words(text)
+    assert ids == asked(tokenizer_json, 16, text)
+    assert len(places) == 500
+    assert set(places[16:]) == {-1}
+    assert len(spelled) <= 32
+
+
 def test_a_memory_that_is_full_starts_again(tokenizer_json: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spelling, "_KNOWN_WORDS", 2)
     mine = Spelling(tokenizer_json, 16)

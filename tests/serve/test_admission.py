@@ -44,3 +44,23 @@ def test_more_rows_than_there_is_room_for_are_never_taken(rows: int, room: int, 
     assert (refusal is not None) == (rows > room)
     if refusal is not None:
         assert refusal.retry_after_ms >= 1
+
+
+def test_being_slow_of_late_is_no_reason_to_say_that_it_can_never_be() -> None:
+    slow = replace(IDLE, drift=32.0)
+    refusal = admit(slow, rows=1, work_ms=2, single_ms=2, deadline_ms=20)
+    assert refusal is not None
+    assert refusal.code == "overloaded"
+
+
+def test_who_comes_first_by_its_deadline_does_not_push_others_past_theirs() -> None:
+    # 80 ms of work on two lanes is promised within 50 ms, and the newcomer would have its answer long before
+    promised = replace(IDLE, waiting=40, room=60, before_ms=0, backlog_ms=80, last_ms=50)
+    assert admit(promised, rows=1, work_ms=4, single_ms=4, deadline_ms=20) is None
+    refusal = admit(promised, rows=4, work_ms=16, single_ms=4, deadline_ms=20)
+    assert refusal is not None
+    assert refusal.code == "overloaded"
+    assert "taken in before" in refusal.message
+    assert refusal.retry_after_ms == 48 - 50 * 0.85
+    # behind them all it is only its own deadline that counts
+    assert admit(replace(promised, before_ms=80), rows=4, work_ms=16, single_ms=4, deadline_ms=60) is None

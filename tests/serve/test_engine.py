@@ -197,7 +197,6 @@ def test_one_row_gets_all_threads_and_nothing_runs_beside_it(made: Any) -> None:
         assert [lane.threads for lane, *_ in paper.sent] == [1, 1]
         while paper.sent:
             paper.answer()
-        assert [outputs(t) for t in done] == [[1], [2], [3], [4]] or len(done) == 4
         assert sorted(outputs(t)[0] for t in done) == [1, 2, 3, 4]
         assert sum(engine._metrics.batches.values()) == 3
 
@@ -343,11 +342,11 @@ def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(ma
         await asyncio.sleep(0)
         broken = [t for t in done if t.failure == "overdue"]
         assert broken
-        cautious = engine.caution
-        assert cautious > 1
-        assert f"plimsoll_caution {cautious:.9g}" in engine._metrics.text({"caution": cautious}, "v")
-        while paper.sent:
+        assert engine.caution > 1
+        while paper.sent:  # a batch that was given ahead is late as well
             paper.answer()
+        cautious = engine.gauges()["caution"]
+        assert cautious > 1.1
         for _ in range(500):
             assert engine.submit(ticket([[3] * 8], done)) is None
             paper.answer()
@@ -355,5 +354,59 @@ def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(ma
         for _ in range(150):  # five a second
             engine.tick()
         assert engine.caution == 1
+
+    asyncio.run(check())
+
+
+def test_a_death_fails_rows_that_were_to_be_asked_alone(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        assert engine.submit(ticket([[20]], done)) is None
+        for i in range(4):
+            assert engine.submit(ticket([[POISON if i == 1 else 30 + i]], done)) is None
+        paper.answer()
+        assert len(paper.answer()) == 4  # which broke; now each is asked alone, and the first of them is in the lane
+        assert len(paper.sent) == 1
+        engine._closed = True  # not to be started again
+        paper.dead = True
+        paper.sent[0][2](None)
+        paper.on_death()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert [t.failure for t in done] == [None, *["died"] * 4]
+
+    asyncio.run(check())
+
+
+def test_an_answer_that_is_late_is_sent_and_counted_and_makes_the_server_careful(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        late = ticket([[20]], done, deadline_s=0.01)
+        assert engine.submit(late) is None
+        time.sleep(0.02)
+        paper.answer()
+        assert outputs(late) == [20]
+        assert late.failure is None
+        assert engine.caution > 1
+        assert "plimsoll_late_total 1" in engine._metrics.text({}, "v")
+
+    asyncio.run(check())
+
+
+def test_a_row_to_be_asked_alone_has_a_deadline_too(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        done: list[Ticket] = []
+        assert engine.submit(ticket([[20]], done)) is None
+        for n in (POISON, 31):
+            assert engine.submit(ticket([[n]], done, deadline_s=0.05)) is None
+        paper.answer()
+        time.sleep(0.06)
+        while paper.sent:
+            paper.answer()
+        await asyncio.sleep(0)
+        assert [t.failure for t in done] == [None, "overdue", "overdue"]
 
     asyncio.run(check())

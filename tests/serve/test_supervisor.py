@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from plimsoll.core.errors import RunError, UserError
-from plimsoll.serve import costs
+from plimsoll.serve import costs, supervisor
 from plimsoll.serve.keys import make
-from plimsoll.serve.supervisor import named
+from plimsoll.serve.supervisor import Server, named
 from plimsoll.testing.server import LABELS, Running, settings_of, until, write_artifact
 
 
@@ -285,3 +285,38 @@ def test_the_command_serves_takes_up_a_version_on_sighup_and_ends_in_order(run: 
         assert process.returncode == 0
         assert "replaces" in said
         assert "Traceback" not in said
+
+
+def test_a_version_that_is_announced_while_the_first_still_starts_is_taken_up_after_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, swapped = Server.start, list[str]()
+
+    async def announced(self: Server) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)  # whose default is to end the process
+        await start(self)
+
+    def swap(self: Server) -> None:
+        swapped.append(self.name)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Server, "start", announced)
+    monkeypatch.setattr(Server, "swap", swap)
+    assert supervisor.serve(settings_of(run), lambda server: None) == 0
+    assert swapped == ["tiny"]
+
+
+def test_a_version_that_was_replaced_is_looked_after_until_it_has_answered(run: Path) -> None:
+    with Running(settings_of(run)) as running:
+        old = running.server.engine
+        assert old is not None
+        ticks: list[float] = []
+        look, old.promised = old.tick, 1  # a request that is still being answered
+        old.tick = lambda: (ticks.append(1.0), look())[1]  # type: ignore[method-assign]
+        write_artifact(run / "artifact", delay_ms=0.07)
+        running.do(running.server.swap)
+        assert running.server.engine is not old
+        seen = len(ticks)
+        until(lambda: len(ticks) > seen + 2)
+        old.promised = 0
+        until(lambda: not running.server._outgoing)
