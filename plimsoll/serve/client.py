@@ -70,7 +70,8 @@ class Client:
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[Any]:
         """Return the answer to each text, in order, as `plimsoll.core.prediction` has it; [] for no texts.
 
-        Raises Refused when the server refuses and its patience is over or would not help, OSError when there is none.
+        Raises Refused when the server refuses and its patience is over or would not help, OSError when there is none or
+        it goes away before the answer is whole.
         """
         if not texts:
             return []
@@ -107,8 +108,17 @@ class Client:
         self.close()
 
     def _asked(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        response = self._sent(method, path, body)
-        data = response.read()
+        try:
+            response = self._sent(method, path, body)
+            data = response.read()
+        except http.client.HTTPException as e:
+            self._connection.close()
+            if isinstance(e, OSError):
+                raise
+            raise ConnectionError(f"the server went away before its answer was whole: {e!r:.200}") from None
+        except OSError:
+            self._connection.close()
+            raise
         try:
             found: Any = json.loads(data)
         except json.JSONDecodeError:
@@ -132,11 +142,7 @@ class Client:
                     http.client.CannotSendRequest):
                 # a connection that was kept may have been closed meanwhile; asking twice changes nothing
                 if fresh:
-                    self._connection.close()
                     raise
-            except (OSError, http.client.HTTPException):
-                self._connection.close()
-                raise
         raise AssertionError("the second try returns or raises")
 
 

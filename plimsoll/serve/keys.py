@@ -32,6 +32,8 @@ class Key(Record):
     sha256: str
     rows_per_s: PositiveFloat | None = None
     """Texts a second in the long run; None sets no limit."""
+    burst_rows: PositiveFloat | None = None
+    """Texts that may come at once; None: those of two seconds."""
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class Caller:
     @property
     def burst(self) -> float:
         """Rows that may come at once."""
-        return max(1.0, (self.key.rows_per_s or 0.0) * _BURST_S)
+        return self.key.burst_rows or max(1.0, (self.key.rows_per_s or 0.0) * _BURST_S)
 
     def wait_s(self, rows: int, now: float) -> float:
         """Take so many rows out of the bucket and return 0; or leave it, and return when there will be enough.
@@ -112,22 +114,27 @@ def make(file: Path, name: str, rows_per_s: float | None = None) -> str:
     if file.exists() and file.read_bytes().strip() and name in Keys.read(file).names:
         raise UserError(f"{file} has a key {name} already", "take another name, or delete its line first")
     key = secrets.token_urlsafe(32)
-    line = Key(name=name, sha256=hashlib.sha256(key.encode()).hexdigest(), rows_per_s=rows_per_s).model_dump_json()
+    line = Key(name=name, sha256=hashlib.sha256(key.encode()).hexdigest(), rows_per_s=rows_per_s)
     with disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "a", encoding="utf-8") as f:
-            f.write(line + "\n")
+        handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "a+b") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - 1))
+            torn = b"" if f.read() in (b"", b"\n") else b"\n"  # an editor may leave the last line without its end
+            f.write(torn + line.model_dump_json(exclude_none=True).encode() + b"\n")
     return key
 
 
 def shared_out(file: Path, servers: int) -> list[str]:
     """Return the lines of a file of keys for each of several servers that a key's requests are spread over.
 
-    Each server has its share of a key's rate, so that all together keep to it. Raises UserError as `Keys.read` does.
+    Each server has its share of a key's rate, so that in the long run all together keep to it. What may come at once is
+    the same as for a single server: it does not hang on the number of servers which request is too large. Raises
+    UserError as `Keys.read` does.
     """
-    return [key.model_copy(update={"rows_per_s": key.rows_per_s and key.rows_per_s / servers}).model_dump_json()
-            for key in _read(file)]
+    return [(key if key.rows_per_s is None else key.model_copy(
+        update={"rows_per_s": key.rows_per_s / servers, "burst_rows": Caller(key).burst})).model_dump_json()
+        for key in _read(file)]
 
 
 def _read(file: Path) -> list[Key]:

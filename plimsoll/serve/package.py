@@ -6,12 +6,14 @@ was measured with these. The manifest is JSON, which every reader of YAML reads;
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,25 +54,47 @@ def write(run: Path, out: Path, *, image: str = "", threads: int | None = None, 
         raise UserError(f"{out} is there already", "give a folder that is new or empty")
     with versions.shelf() as shelf:
         version = versions.take(run, shelf)
-        with disk_errors(out):
-            for name, content in versions.pack(version).items():
-                place = out / "artifact" / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(content)
+        content = {f"artifact/{name}": data for name, data in versions.pack(version).items()}
     artifact, name = version.artifact, label(named(run))
-    wheel_name = _wheel(out, wheel)
+    needed = requirements(artifact)
+    wheel_name, built = _wheel(wheel)
     many = threads or artifact.runtime.threads
+    manifest = inference_service(artifact, name, image or f"{name}:{version.name}", many, _memory_mb(run), keys=keys)
     texts = {
-        "requirements.txt": "".join(f"{line}\n" for line in requirements(artifact)),
+        "requirements.txt": "".join(f"{line}\n" for line in needed),
         "Containerfile": containerfile(wheel_name, command(name, many, keys=keys)),
-        "inferenceservice.json": json.dumps(
-            inference_service(artifact, name, image or f"{name}:{version.name}", many, _memory_mb(run), keys=keys),
-            indent=2) + "\n",
+        "inferenceservice.json": json.dumps(manifest, indent=2) + "\n",
     }
+    content |= {wheel_name: built, **{file: text.encode() for file, text in texts.items()}}
     with disk_errors(out):
-        for file, text in texts.items():
-            (out / file).write_text(text, encoding="utf-8")
+        _put(content, out)
     return sorted(["artifact/", wheel_name, *texts])
+
+
+def _put(content: Mapping[str, bytes], out: Path) -> None:
+    """Write files by their names into an empty or new folder; what cannot be written whole leaves it as it was.
+
+    Whatever the umask, all may be read: who builds an image, and who runs in it, need not be who wrote it.
+    """
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in content.items():
+            place = out / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+            place.chmod(0o644)
+        for folder in {parent for name in content for parent in Path(name).parents} - {Path()}:
+            (out / folder).chmod(0o755)
+    except BaseException:
+        for name in {Path(name).parts[0] for name in content}:
+            shutil.rmtree(out / name, ignore_errors=True)
+            with contextlib.suppress(OSError):  # a folder, which is gone by now
+                (out / name).unlink()
+        if new:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def label(name: str) -> str:
@@ -106,8 +130,9 @@ def containerfile(wheel: str, start: Iterable[str]) -> str:
 
 
 def requirements(artifact: Artifact) -> list[str]:
-    """Return what serving this artifact needs, each with the version that is installed here.
+    """Return what serving this artifact needs, each with the version that is installed here, as lines for pip.
 
+    An index has no builds with a local label, such as torch 2.13.0+cpu: the label goes into a line of comment.
     Raises Unsupported when some of it is not installed.
     """
     extra = [r.name for line in metadata.requires("plimsoll-ml") or []
@@ -132,7 +157,18 @@ def requirements(artifact: Artifact) -> list[str]:
             found[name] = here.version
             for of in {"", *requirement.extras} if first else requirement.extras:
                 left += [(Requirement(line), of) for line in here.requires or []]
-    return [f"{name}=={found[name]}" for name in sorted(found)]
+    return [line for name in sorted(found) for line in _pinned(name, found[name])]
+
+
+def _pinned(name: str, version: str) -> list[str]:
+    public, _, build = version.partition("+")
+    if not build:
+        return [f"{name}=={version}"]
+    said = [f"# {name}: the build that was measured is {version}, and an index has none with a label"]
+    if name == "torch":  # with this line pip takes the very build: a label sorts above none
+        said += ["# but torch's own, of which the next line is how to name it:",
+                 f"# --extra-index-url https://download.pytorch.org/whl/{build}"]
+    return [*said, f"{name}=={public}"]
 
 
 def inference_service(artifact: Artifact, name: str, image: str, threads: int, memory_mb: float | None, *, keys: bool
@@ -200,13 +236,12 @@ def _memory_mb(run: Path) -> float | None:
     return None if chosen is None or home(run) != run / chosen.artifact else chosen.peak_memory_mb.value
 
 
-def _wheel(out: Path, given: Path | None) -> str:
-    """Put a wheel of Plimsoll into the folder and return its name."""
+def _wheel(given: Path | None) -> tuple[str, bytes]:
+    """Return a wheel of Plimsoll: its name and what is in it."""
     if given is not None:
         if not re.fullmatch(r"plimsoll_ml-[A-Za-z0-9._+-]+\.whl", given.name) or not given.is_file():
             raise UserError(f"{given} is no wheel of Plimsoll", "build one with pip wheel --no-deps")
-        (out / given.name).write_bytes(given.read_bytes())
-        return given.name
+        return given.name, given.read_bytes()
     sources = Path(__file__).resolve().parents[2]
     if not (sources / "pyproject.toml").is_file():
         raise UserError("Plimsoll is installed here without its sources, and the image needs a wheel of it",
@@ -218,5 +253,4 @@ def _wheel(out: Path, given: Path | None) -> str:
         built = list(Path(scratch).glob("plimsoll_ml-*.whl"))
         if done.returncode or len(built) != 1:
             raise ChildError(f"pip could not build the wheel: {done.stderr.strip()[-300:]}", "give --wheel")
-        (out / built[0].name).write_bytes(built[0].read_bytes())
-        return built[0].name
+        return built[0].name, built[0].read_bytes()

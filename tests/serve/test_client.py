@@ -104,10 +104,38 @@ def test_what_a_proxy_lost_is_asked_again_and_what_a_server_failed_at_is_not() -
     with scripted([(500, {}, fault)]) as (url, _), Client(url) as client, pytest.raises(Refused, match="a fault"):
         client.predict(["x"])
 
+
 def test_a_connection_that_was_closed_meanwhile_is_made_again() -> None:
     with scripted([(200, {"X-Hang-Up": "yes"}, GOOD[2]), GOOD]) as (url, _), Client(url) as client:
         for _ in range(2):
             assert client.predict(["x"])[0].score == 0.9
+
+
+@pytest.mark.parametrize("said", [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{",
+    b"no status\r\n\r\n",
+])
+def test_a_server_that_dies_in_the_middle_of_an_answer_is_none(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_in_part() -> None:
+            for _ in range(2):
+                with listener.accept()[0] as line:
+                    line.recv(65536)
+                    line.sendall(said)
+                    line.shutdown(socket.SHUT_WR)
+                    while line.recv(65536):  # what is left unread when a line is closed would reset it
+                        pass
+
+        thread = threading.Thread(target=answer_in_part, daemon=True)
+        thread.start()
+        with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            with pytest.raises(ConnectionError, match="before its answer was whole"):
+                client.predict(["x"])
+            assert not client.ready()  # on a connection of its own: the broken one was closed
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_where_nobody_listens_is_an_error_and_not_ready() -> None:

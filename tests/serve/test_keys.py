@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from plimsoll.core.errors import UserError
-from plimsoll.serve.keys import Caller, Key, Keys, make
+from plimsoll.serve.keys import Caller, Key, Keys, make, shared_out
 
 
 def test_a_key_opens_and_is_not_in_the_file(tmp_path: Path) -> None:
@@ -38,6 +38,28 @@ def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
     assert caller.level == caller.burst
     assert caller.wait_s(21, now + 100) == float("inf")
     assert Caller(Key(name="n", sha256="0" * 64)).wait_s(10**6, now) == 0
+
+
+def test_one_of_many_servers_takes_as_much_at_once_and_its_share_in_the_long_run(tmp_path: Path) -> None:
+    make(tmp_path / "keys", "web", 50.0)
+    make(tmp_path / "keys", "free")
+    web, free = (Caller(Key.model_validate_json(line)) for line in shared_out(tmp_path / "keys", 10))
+    now = web.filled
+    assert web.wait_s(100, now) == 0  # what a single server takes in one request
+    assert web.wait_s(101, now) == float("inf")
+    assert web.wait_s(10, now) == pytest.approx(2.0)
+    assert free.wait_s(10**6, now) == 0
+
+
+def test_a_key_is_added_to_a_file_whose_last_line_has_no_end(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    first = make(file, "web")
+    file.write_text(file.read_text().rstrip("\n"))
+    second = make(file, "batch", 5.0)
+    third = make(file, "more")
+    keys = Keys.read(file)
+    assert all(keys.caller(key.encode()) is not None for key in (first, second, third))
+    assert file.read_text().count("\n") == 3
 
 
 def test_files_that_are_none_are_refused_with_the_line(tmp_path: Path) -> None:

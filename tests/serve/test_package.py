@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import stat
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from plimsoll import cli
 from plimsoll.core import find
 from plimsoll.core.artifact import Artifact, verified
-from plimsoll.core.errors import RunError, UserError
+from plimsoll.core.errors import RunError, StoreError, Unsupported, UserError
+from plimsoll.serve import package
 from plimsoll.serve.package import command, inference_service, label, requirements, write
 from plimsoll.testing.server import LABELS, write_artifact
 
@@ -152,6 +159,66 @@ def test_serving_imports_nothing_that_is_not_installed_with_it(artifact: Path, r
     names = requirements(record.model_copy(update={"runtime": part()}))
     done = subprocess.run([sys.executable, "-c", ALONE, runtime, *names], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-600:]
+
+
+def test_a_build_with_a_label_is_asked_of_the_index_without_it(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = metadata.distribution
+
+    def labelled(name: str) -> Any:
+        if name == "numpy":
+            return SimpleNamespace(version="2.1.0+local.1", requires=["torch"])
+        return SimpleNamespace(version="2.13.0+cpu", requires=[]) if name == "torch" else installed(name)
+
+    monkeypatch.setattr(metadata, "distribution", labelled)
+    lines = requirements(Artifact.from_file(artifact / "artifact" / "artifact.json"))
+    asked = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert not any("+" in str(r.specifier) for r in asked)
+    assert {"numpy==2.1.0", "torch==2.13.0"} <= {str(r) for r in asked}
+    assert "2.1.0+local.1" in lines[lines.index("numpy==2.1.0") - 1]
+    assert "2.13.0+cpu" in lines[lines.index("torch==2.13.0") - 3]
+    assert lines[lines.index("torch==2.13.0") - 1].endswith("/whl/cpu")
+
+
+def test_all_of_it_may_be_read_whatever_the_umask(artifact: Path, tmp_path: Path, wheel: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write(artifact, tmp_path / "image", wheel=wheel)
+    finally:
+        os.umask(before)
+    inside = list((tmp_path / "image").rglob("*"))
+    assert {stat.S_IMODE(p.stat().st_mode) for p in inside if p.is_file()} == {0o644}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in inside if p.is_dir()} == {0o755}
+
+
+def test_what_failed_can_simply_be_repeated(artifact: Path, tmp_path: Path, wheel: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    new, empty = tmp_path / "new", tmp_path / "empty"
+    empty.mkdir()
+    writes = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "Containerfile":
+            raise OSError(errno.ENOSPC, "no space")
+        return writes(path, data)
+
+    for out in (new, empty):
+        with pytest.raises(UserError, match="no wheel of Plimsoll"):
+            write(artifact, out, wheel=tmp_path / "other.whl")
+        with monkeypatch.context() as patch:
+            patch.setattr(package, "requirements", missing)
+            with pytest.raises(Unsupported):
+                write(artifact, out, wheel=wheel)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", full)
+            with pytest.raises(StoreError, match="full"):
+                write(artifact, out, wheel=wheel)
+        assert out.exists() is (out == empty)
+        assert "Containerfile" in write(artifact, out, wheel=wheel)
+
+
+def missing(artifact: Artifact) -> list[str]:
+    raise Unsupported("numpy is not installed here")
+
 
 def test_what_cannot_be_written_is_said(artifact: Path, tmp_path: Path, wheel: Path) -> None:
     (tmp_path / "full").mkdir()
