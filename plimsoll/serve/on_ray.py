@@ -14,13 +14,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve as ray_serve
 from ray.exceptions import RayError
+from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 
 from plimsoll.bench.machine import cores_allowed, fingerprint
 from plimsoll.core.artifact import Artifact
@@ -70,7 +72,9 @@ class Deployment:
         self._keys = [] if settings.keys is None else shared_out(settings.keys, replicas.most)
         self._costs: dict[str, Costs] = {}
         self._threads, self._cores = 0, 0.0
-        self._ours = False
+        self._ours = self._deployed = False
+        self._shelved: list[Version] = []
+        """Whose files are on the cluster."""
         self._stack = contextlib.ExitStack()
         self._shelf = Path()
         self._machine = ""
@@ -126,7 +130,10 @@ class Deployment:
             self._deploy(version, forecast)
         except PlimsollError as e:
             _log.error("the new version did not come up, the one before comes back: %s", e)
-            self._run(old, before)
+            try:
+                self._run(old, before)
+            except PlimsollError as again:
+                _log.error("whether it did is not known: %s", again)
             self._forget(version)
             return False
         self._forget(old)
@@ -138,18 +145,22 @@ class Deployment:
         """Put the version's files back on the cluster where the machine that had them is gone."""
         assert self.version is not None
         try:
-            ray.get_actor(shelf_of(self.settings.name, self.version.name), namespace=NAMESPACE)
-        except ValueError:
-            _log.warning("the cluster lost the files of version %s; they are sent again", self.version.name)
-            self._shelve(self.version)
+            with _cluster("it does not say whether it has the files"):
+                there = self._there(self.version)
+            if not there:
+                _log.warning("the cluster lost the files of version %s; they are sent again", self.version.name)
+                self._shelve(self.version)
+        except ChildError as e:  # it may be well again when it is asked the next time
+            _log.error("%s", e)
 
     def stop(self) -> None:
         """End the deployment once its requests are answered, and the local Ray where there is one."""
         if ray.is_initialized():
-            with contextlib.suppress(Exception):  # of a cluster that is gone there is nothing to end
-                ray_serve.delete(self.settings.name)
-            if self.version is not None:
-                self._forget(self.version)
+            if self._deployed:
+                with contextlib.suppress(Exception):  # of a cluster that is gone there is nothing to end
+                    ray_serve.delete(self.settings.name)
+            for version in tuple(self._shelved):
+                self._forget(version)
             if self._ours:
                 with contextlib.suppress(Exception):
                     ray_serve.shutdown()
@@ -179,6 +190,22 @@ class Deployment:
             http_options={"host": settings.host, "port": settings.port, "request_timeout_s": timeout_s(settings),
                           "keep_alive_timeout_s": int(settings.idle_s)},
             logging_config=_LOGGING)
+        if address:
+            self._alone()
+
+    def _alone(self) -> None:
+        """Raise UserError where the cluster serves this name already, or serves where we were not told to.
+
+        Who may ask was decided for the host that we were told; Ray keeps that of whoever was there first, and warns.
+        """
+        settings, real = self.settings, _get_global_client().http_config
+        if (real.host, real.port) != (settings.host, settings.port):
+            raise UserError(f"this cluster's proxies listen at {real.host}:{real.port}, not at {settings.host}:"
+                            f"{settings.port}", "give that --host and --port, or end what is served there (serve "
+                            "shutdown)")
+        if settings.name in ray_serve.status().applications:
+            raise UserError(f"this cluster serves {settings.name} already", "give another --name, or end that one "
+                            f"first (serve delete {settings.name})")
 
     async def _tried(self, version: Version) -> Forecast:
         """Open a version here, as a replica will, and close it: it answers, and its costs are known."""
@@ -197,11 +224,9 @@ class Deployment:
 
     def _recent(self) -> list[tuple[str, Any]]:
         """Return what one of the replicas was asked of late: texts come to all alike."""
-        handle: Any = ray_serve.get_deployment_handle(_DEPLOYMENT, self.settings.name)
-        try:
+        with _cluster("no replica says what it was asked of late"):
+            handle: Any = ray_serve.get_deployment_handle(_DEPLOYMENT, self.settings.name)
             return handle.recent.remote().result(timeout_s=_RECENT_S)
-        except (TimeoutError, RayError) as e:
-            raise ChildError(f"no replica says what it was asked of late: {e}", "send the signal again") from None
 
     def _deploy(self, version: Version, forecast: Forecast) -> None:
         self._shelve(version)
@@ -210,9 +235,19 @@ class Deployment:
     def _shelve(self, version: Version) -> None:
         """Put the files of a version where replicas find them. The actor outlives this process, as the replicas do."""
         made: Any = ray.remote(Shelf)
-        shelf = made.options(name=shelf_of(self.settings.name, version.name), namespace=NAMESPACE, lifetime="detached",
-                             num_cpus=0, get_if_exists=True).remote()
-        ray.get(shelf.put.remote(versions.pack(version)))
+        if version not in self._shelved:
+            self._shelved.append(version)
+        with _cluster("it does not take the files"):
+            shelf = made.options(name=shelf_of(self.settings.name, version.name), namespace=NAMESPACE,
+                                 lifetime="detached", num_cpus=0, get_if_exists=True).remote(versions.pack(version))
+            ray.get(shelf.__ray_ready__.remote())
+
+    def _there(self, version: Version) -> bool:
+        try:
+            ray.get_actor(shelf_of(self.settings.name, version.name), namespace=NAMESPACE)
+        except ValueError:  # its way to say no
+            return False
+        return True
 
     def _run(self, version: Version, told: dict[str, Any]) -> None:
         """Have Ray replace the replicas, and wait until all are of this version. Raises ChildError when it cannot."""
@@ -220,11 +255,14 @@ class Deployment:
         made: Any = ray_serve.deployment(Answering, name=_DEPLOYMENT, user_config={}, logging_config=_LOGGING,
                                          **told)
         app = made.bind(settings.to_json(), self._keys, self._costs[version.name].to_json(), version.name)
-        ray_serve.run_many([ray_serve.RunTarget(app, name=name, route_prefix="/")],
-                           wait_for_ingress_deployment_creation=True, wait_for_applications_running=False)
+        self._deployed = True
+        with _cluster("it does not take the deployment"):
+            ray_serve.run_many([ray_serve.RunTarget(app, name=name, route_prefix="/")],
+                               wait_for_ingress_deployment_creation=True, wait_for_applications_running=False)
         end = time.monotonic() + _START_S
         while True:
-            found = ray_serve.status().applications[name]
+            with _cluster("it does not say what became of the deployment"):
+                found = ray_serve.status().applications[name]
             if found.status == "RUNNING":
                 break
             if found.status in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > end:
@@ -235,9 +273,21 @@ class Deployment:
         self.version, self._options = version, told
 
     def _forget(self, version: Version) -> None:
-        with contextlib.suppress(ValueError):  # it is gone already
+        with contextlib.suppress(ValueError, RayError):  # it is gone already, or the cluster is
             ray.kill(ray.get_actor(shelf_of(self.settings.name, version.name), namespace=NAMESPACE))
+        if version in self._shelved:
+            self._shelved.remove(version)
         version.remove()
+
+
+@contextlib.contextmanager
+def _cluster(says: str) -> Iterator[None]:
+    """Raise ChildError for what goes wrong with the cluster: it ends a step, and not what is in service."""
+    try:
+        yield
+    except (RayError, RayServeException, ConnectionError, TimeoutError, KeyError) as e:
+        raise ChildError(f"the cluster: {says}: {type(e).__name__}: {str(e)[-300:]}", "look at it, and send the signal "
+                         "again") from None
 
 
 def serve(settings: Settings, replicas: Replicas, ready: Callable[[Deployment], None]) -> int:

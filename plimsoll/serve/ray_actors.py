@@ -25,11 +25,8 @@ NAMESPACE = "plimsoll"
 class Shelf:
     """The files of one version, in memory: an actor with a name. Who deploys makes it again where it is gone."""
 
-    def __init__(self) -> None:
-        self._files: Mapping[str, bytes] = {}
-
-    def put(self, files: Mapping[str, bytes]) -> None:
-        """Take in the files, the record among them."""
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        """files: the record among them."""
         self._files = files
 
     def files(self) -> Mapping[str, bytes]:

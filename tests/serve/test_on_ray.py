@@ -216,3 +216,53 @@ def test_what_ray_does_not_offer_is_refused(run: Path, more: dict[str, Any], say
 
     with pytest.raises(UserError, match=says):
         Deployment(settings_of(run, **more), Replicas(1, 1))
+
+
+def test_a_name_or_an_address_that_the_cluster_has_for_others_is_refused(
+    deployed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="serves tiny already"):
+        deployed._alone()
+    elsewhere = deployed.settings.model_copy(update={"name": "other", "port": deployed.settings.port + 1})
+    monkeypatch.setattr(deployed, "settings", elsewhere)
+    with pytest.raises(UserError, match=r"proxies listen at 127\.0\.0\.1"):
+        deployed._alone()
+
+
+def test_who_deployed_nothing_ends_nothing(run: Path, deployed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plimsoll.serve import on_ray
+
+    ended: list[str] = []
+    monkeypatch.setattr(on_ray.ray_serve, "delete", ended.append)
+    monkeypatch.setattr(on_ray.ray, "shutdown", lambda: None)
+    on_ray.Deployment(settings_of(run, threads=1), Replicas(2, 2)).stop()
+    assert ended == []
+    assert ask(deployed, "GET", "/v2/health/ready")[0] == 200
+
+
+def test_a_cluster_that_does_not_answer_ends_nothing(
+    run: Path, deployed: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    from plimsoll.serve import on_ray
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise RayError("the control store is away")
+
+    def unavailable(*_: Any, **__: Any) -> Any:
+        raise RayServeException("no replica")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray.ray, "get_actor", gone)
+        deployed.tend()
+    assert "the control store is away" in caplog.text
+    before = deployed.version
+    write_artifact(run / "artifact", delay_ms=0.09)
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray.ray_serve, "get_deployment_handle", unavailable)
+        assert not deployed.take_up()
+    assert "no replica" in caplog.text
+    assert deployed.version == before
+    assert ask(deployed, "GET", "/v2/health/ready")[0] == 200
