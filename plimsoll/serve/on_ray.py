@@ -198,7 +198,9 @@ class Deployment:
 
         Who may ask was decided for the host that we were told; Ray keeps that of whoever was there first, and warns.
         """
-        settings, real = self.settings, _get_global_client().http_config
+        client = _get_global_client()
+        assert client is not None  # it was started
+        settings, real = self.settings, client.http_config
         if (real.host, real.port) != (settings.host, settings.port):
             raise UserError(f"this cluster's proxies listen at {real.host}:{real.port}, not at {settings.host}:"
                             f"{settings.port}", "give that --host and --port, or end what is served there (serve "
