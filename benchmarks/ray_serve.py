@@ -43,7 +43,7 @@ import plimsoll  # noqa: E402
 from plimsoll.bench.machine import fingerprint  # noqa: E402
 from plimsoll.bench.stats import quantile  # noqa: E402
 from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact  # noqa: E402
-from plimsoll.core.errors import PlimsollError, RunError  # noqa: E402
+from plimsoll.core.errors import PlimsollError  # noqa: E402
 from plimsoll.search import texts  # noqa: E402
 from plimsoll.traffic import arrivals, bodies  # noqa: E402
 from plimsoll.traffic.book import Outcomes  # noqa: E402
@@ -75,9 +75,7 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    artifact = args.run if (args.run / ARTIFACT_RECORD).exists() else args.run / "artifact"
-    if not (artifact / ARTIFACT_RECORD).exists():
-        raise RunError(f"{args.run} has no artifact", "give a finished run, or an artifact folder")
+    artifact = sides.artifact_of(args.run)
     sent = tuple(bodies.read(args.texts)) if args.texts else texts.of(args.run)
     began = time.monotonic()
     record = Artifact.from_file(artifact / ARTIFACT_RECORD)

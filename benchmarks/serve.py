@@ -87,9 +87,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-    artifact = args.run if (args.run / ARTIFACT_RECORD).exists() else args.run / "artifact"
-    if not (artifact / ARTIFACT_RECORD).exists():
-        raise RunError(f"{args.run} has no artifact", "give a finished run, or an artifact folder")
+    artifact = sides.artifact_of(args.run)
     sent = tuple(bodies.read(args.texts)) if args.texts else texts.of(args.run)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:

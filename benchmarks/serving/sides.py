@@ -21,7 +21,7 @@ from serving.processes import Running, free_port
 from plimsoll.bench import clock
 from plimsoll.bench.clock import Contestant
 from plimsoll.core.artifact import ARTIFACT_RECORD, Artifact, seal
-from plimsoll.core.errors import ChildError
+from plimsoll.core.errors import ChildError, RunError
 from plimsoll.traffic.bodies import bodies, requests
 from plimsoll.traffic.sender import Sender, Sending
 
@@ -52,6 +52,14 @@ class Place:
         """Return the place's texts as requests to a service."""
         made = bodies(self.texts, rows, self.seed)
         return Sending(running.service, requests(running.service, made, deadline_ms), connections, _TIMEOUT_S)
+
+
+def artifact_of(run: Path) -> Path:
+    """Return the artifact folder of a run, or of itself. Raises RunError where there is none."""
+    found = run if (run / ARTIFACT_RECORD).exists() else run / "artifact"
+    if not (found / ARTIFACT_RECORD).exists():
+        raise RunError(f"{run} has no artifact", "give a finished run, or an artifact folder")
+    return found
 
 
 def ours(place: Place, run: Path | None = None, *options: str) -> Running:

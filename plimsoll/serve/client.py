@@ -163,6 +163,7 @@ def _passes(e: Refused) -> bool:
     """Return whether asking again may help."""
     return e.code != "deadline" and (e.status in _AGAIN or (not e.code and e.status in _BETWEEN))
 
+
 def _retry_after_s(response: http.client.HTTPResponse) -> float | None:
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:

@@ -223,13 +223,14 @@ class Engine:
                 batch = self.queue.pick(max(now, run.ends()), 1, self.drift)
                 assert batch is not None
                 self._metrics.ahead += 1
-                self._run(lane, batch, now, self._ahead)
+                self._run(lane, batch, now)
 
-    def _run(self, lane: Lane, batch: Batch, now: float, where: dict[int, _Run] | None = None) -> None:
+    def _run(self, lane: Lane, batch: Batch, now: float) -> None:
+        """Give a lane a batch: to run now, or after the one that it has."""
         assert self.worker is not None
         self._metrics.batch(batch.reason, [len(row.ids) for row in batch.rows])
         run = _Run(batch, now, batch.predicted_ms / self.drift)
-        (self._running if where is None else where)[lane.number] = run
+        (self._ahead if lane.number in self._running else self._running)[lane.number] = run
         self.worker.send(lane, [row.ids for row in batch.rows], partial(self._heard, lane, run))
 
     def _heard(self, lane: Lane, run: _Run, answer: Answer | PlimsollError | None) -> None:

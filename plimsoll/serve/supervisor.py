@@ -225,7 +225,6 @@ class Server:
                     self.swap()
 
 
-
 def cannot_listen(settings: Settings, e: OSError) -> UserError:
     """Return what to say where the address cannot be had."""
     taken = e.errno == errno.EADDRINUSE

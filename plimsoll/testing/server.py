@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -110,6 +110,36 @@ class Running:
         lines = {"Host": "x", "Connection": "close", "Content-Length": str(len(data)), **(headers or {})}
         head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items()) + "\r\n"
         return Reply(self.raw(head.encode() + data))
+
+
+class Load:
+    """Clients that ask one after the other until they are told to stop, and what they were answered."""
+
+    def __init__(self, connect: Callable[[], AbstractContextManager[Callable[[str], tuple[int, str, str]]]],
+                 clients: int = 2) -> None:
+        """connect: of each client's thread, open while it asks: takes a word, returns status, version and label."""
+        self._connect, self._over = connect, threading.Event()
+        self.seen: list[tuple[int, str, str, str]] = []
+        """Status, version, the word that was asked, and the label."""
+        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, n: int) -> None:
+        with self._connect() as ask:
+            while not self._over.is_set():
+                n += 1
+                word = LABELS[n % len(LABELS)]
+                status, version, label = ask(word)
+                self.seen.append((status, version, word, label))
 
 
 class Reply:

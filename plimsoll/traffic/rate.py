@@ -114,7 +114,6 @@ def _rises(at_s: Floats, took_s: Floats) -> bool:
     return len(medians) >= 2 and counts_as_trend(found := trend(medians)) and found.slope > 0
 
 
-
 def highest(try_: Try, limit_ms: float, warm_up_s: float, begin_per_s: float, report: Callable[[Event], None]
             ) -> Highest:
     """Return the highest rate at which 99 of 100 requests are answered within the limit.

@@ -6,9 +6,9 @@ import http.client
 import json
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 
 from plimsoll.core.errors import UserError
 from plimsoll.serve.ray_options import Replicas
-from plimsoll.testing.server import LABELS, Running, settings_of, until, write_artifact
+from plimsoll.testing.server import Load, Running, settings_of, until, write_artifact
 
 ray = pytest.importorskip("ray")
 ray_serve = pytest.importorskip("ray.serve")
@@ -96,31 +96,13 @@ def healthy() -> bool:
     return found.replica_states == {"RUNNING": 2}
 
 
-class Load:
-    """Clients that ask one after the other until they are told to stop."""
+def clients(deployed: Any) -> Load:
+    def once(word: str) -> tuple[int, str, str]:
+        status, _, body = ask(deployed, "POST", "/predict", json.dumps({"texts": [word]}).encode())
+        said = json.loads(body) if status == 200 else {"version": "", "predictions": [{"label": ""}]}
+        return status, said["version"], said["predictions"][0]["label"]
 
-    def __init__(self, deployed: Any, clients: int = 2) -> None:
-        self._deployed, self._over = deployed, threading.Event()
-        self.seen: list[tuple[int, str, str, str]] = []
-        """Status, version, the word that was asked, and the label."""
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, n: int) -> None:
-        while not self._over.is_set():
-            word = LABELS[(n + len(self.seen)) % 3]
-            status, _, body = ask(self._deployed, "POST", "/predict", json.dumps({"texts": [word]}).encode())
-            said = json.loads(body) if status == 200 else {"version": "", "predictions": [{"label": ""}]}
-            self.seen.append((status, said["version"], word, said["predictions"][0]["label"]))
+    return Load(lambda: nullcontext(once))
 
 
 def test_answers_and_refusals_come_through_as_they_are(run: Path, deployed: Any) -> None:
@@ -155,7 +137,7 @@ def test_a_dead_replica_is_replaced_and_the_others_answer_meanwhile(deployed: An
     ray.kill(ray.get_actor(shelf, namespace=ray_actors.NAMESPACE))  # as with the machine that it was on
     until(lambda: not there(shelf))
     deployed.tend()
-    with Load(deployed) as load:
+    with clients(deployed) as load:
         until(lambda: len(load.seen) > 20)
         os.kill(before[0], signal.SIGKILL)
         until(lambda: len(set(replica_pids()) - {before[0]}) == 2, 60)
@@ -170,7 +152,7 @@ def test_a_dead_replica_is_replaced_and_the_others_answer_meanwhile(deployed: An
 
 def test_a_new_version_replaces_the_old_without_a_failed_request(run: Path, deployed: Any) -> None:
     old = deployed.version.name
-    with Load(deployed) as load:
+    with clients(deployed) as load:
         until(lambda: len(load.seen) > 20)
         write_artifact(run / "artifact", delay_ms=0.07)
         assert deployed.take_up()
@@ -198,7 +180,7 @@ def test_what_ray_cannot_bring_up_is_taken_back(run: Path, deployed: Any, monkey
     version = deployed.version.name
     write_artifact(run / "artifact", delay_ms=0.09)
     monkeypatch.setattr(ray_serve, "status", failing(ray_serve.status))
-    with Load(deployed) as load:
+    with clients(deployed) as load:
         until(lambda: len(load.seen) > 20)
         assert not deployed.take_up()
         until(healthy, 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from plimsoll.core.errors import RunError, UserError
 from plimsoll.serve import costs, supervisor
 from plimsoll.serve.keys import make
 from plimsoll.serve.supervisor import Server, named
-from plimsoll.testing.server import LABELS, Running, settings_of, until, write_artifact
+from plimsoll.testing.server import Load, Running, settings_of, until, write_artifact
 
 
 @pytest.fixture
@@ -36,42 +38,29 @@ def worker_of(running: Running) -> Any:
     return engine.worker if engine is not None else None
 
 
-class Load:
-    """Clients that ask one after the other until they are told to stop, and what they were answered."""
+def clients(running: Running) -> Load:
+    @contextmanager
+    def connect() -> Iterator[Callable[[str], tuple[int, str, str]]]:
+        connection = http.client.HTTPConnection(*running.address, timeout=20)
+        turns = itertools.count()
 
-    def __init__(self, running: Running, clients: int = 2) -> None:
-        self._running, self._over = running, threading.Event()
-        self.seen: list[tuple[int, str, str, str]] = []
-        """Status, version, the word that was asked, and the label."""
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, n: int) -> None:
-        connection = http.client.HTTPConnection(*self._running.address, timeout=20)
-        while not self._over.is_set():
-            n += 1
-            word = LABELS[n % 3]
-            connection.request("POST", "/predict", json.dumps({"texts": [f"w{n % 60} {word}"] * 3}))
+        def ask(word: str) -> tuple[int, str, str]:
+            connection.request("POST", "/predict", json.dumps({"texts": [f"w{next(turns) % 60} {word}"] * 3}))
             response = connection.getresponse()
             said = json.loads(response.read())
             labels = {p["label"] for p in said.get("predictions", ())}
-            self.seen.append((response.status, said.get("version", ""), word, "+".join(labels)))
+            return response.status, said.get("version", ""), "+".join(labels)
+
+        yield ask
         connection.close()
+
+    return Load(connect)
 
 
 def test_versions_are_swapped_under_load_without_a_failed_or_a_mixed_answer(run: Path) -> None:
     with Running(settings_of(run, agreement=0.0)) as running:
         names = [running.server.engine.version.name]  # type: ignore[union-attr]
-        with Load(running) as load:
+        with clients(running) as load:
             for turn in range(3):
                 # "wrong" answers one row in four otherwise: who mixed versions would be seen
                 write_artifact(run / "artifact", speed=("wrong", "fast")[turn % 2], delay_ms=0.05 + turn / 1000)
