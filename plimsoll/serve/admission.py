@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Code = Literal["overloaded", "rate_limited", "unavailable", "deadline"]
 
@@ -25,8 +25,7 @@ class Refusal:
     retry_after_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """What stands before a request."""
 
     waiting: int

@@ -7,8 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ _TURN_S = 0.002
 """For tokenizing texts, or making answers, before other requests have their turn."""
 _LONGEST_DEADLINE_MS = 3_600_000.0
 
-_SERVER_TIMING = "server-timing: " + ", ".join(f"{stage};dur=%.3f" for stage in STAGES) + "\r\n"
+_SERVER_TIMING = b"server-timing: " + b", ".join(b"%b;dur=%%.3f" % stage.encode() for stage in STAGES) + b"\r\n"
 _FAILURES = {"died": (503, "worker_died"), "overdue": (504, "deadline"), "failed": (500, "not_computed")}
 _REFUSALS = {"unavailable": 503, "overloaded": 429, "deadline": 429, "rate_limited": 429}
 
@@ -68,13 +67,12 @@ class Home(Protocol):
         """Take note of an answer that was given."""
         ...
 
-    def traced(self, request: Asker, stages_ms: dict[str, float], version: str) -> None:
-        """Take note of a request's time."""
+    def traced(self, request: Asker, stages_ms: Sequence[float], version: str) -> None:
+        """Take note of a request's time; of each of `plimsoll.serve.metrics.STAGES`."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """What an asking comes back with."""
 
     answers: list[Any]
@@ -99,11 +97,11 @@ class Asking:
         self._ticket: Ticket | None = None
         self._engine: Engine | None = None
         self._deadline = 0.0
-        self._stages: dict[str, float] = {}
         self._found: Iterator[NDArray[np.float32]] = iter(())
         self._outputs: list[NDArray[np.float32]] = []
         self._answers: list[Any] = []
-        self._admitted = self._began = 0.0
+        self._admitted = self._tokenized = self._began = 0.0
+        """When it was taken in, had its tokens, and had its outputs."""
         self._over = False
 
     def start(self) -> None:
@@ -117,7 +115,6 @@ class Asking:
         engine.promised += 1
         self._request.gone = self._drop
         self._admitted = time.perf_counter()
-        self._stages["admission"] = (self._admitted - self._request.arrived) * 1e3
         self._go_on(self._tokenize, engine)
 
     def _go_on(self, step: Step, engine: Engine) -> None:
@@ -178,7 +175,7 @@ class Asking:
 
     def _submit(self, engine: Engine) -> None:
         rows = [row for question in self._questions for row in question.rows]
-        self._stages["tokenize"] = (time.perf_counter() - self._admitted) * 1e3
+        self._tokenized = time.perf_counter()
         ticket = self._ticket = Ticket(rows, self._deadline, lambda ticket: self._go_on(self._computed, engine))
         refusal = engine.submit(ticket)
         if refusal is not None:
@@ -195,7 +192,6 @@ class Asking:
             self._leave()
             self._complain(self._request, status, code, ticket.message, 100.0 if status == 503 else 0.0)
             return
-        self._stages |= {"queue": ticket.queue_ms, "pad": ticket.pad_ms, "compute": ticket.compute_ms}
         self._began = time.perf_counter()
         self._found = iter([o for o in ticket.found if o is not None])
         self._answer(engine)
@@ -218,16 +214,18 @@ class Asking:
             self._respond(engine)
 
     def _respond(self, engine: Engine) -> None:
+        home, request, ticket = self._home, self._request, self._ticket
+        assert ticket is not None
         body = self._write(Answered(self._answers, self._outputs, engine))
         ended = time.perf_counter()
-        stages = self._stages | {"serialize": (ended - self._began) * 1e3}
-        line = _SERVER_TIMING % tuple(stages.values())
+        stages_ms = ((self._admitted - request.arrived) * 1e3, (self._tokenized - self._admitted) * 1e3,
+                     ticket.queue_ms, ticket.pad_ms, ticket.compute_ms, (ended - self._began) * 1e3)
         self._leave()
-        self._home.metrics.responses[self._request.route, 200] += 1
-        self._request.respond(200, body, line.encode())
-        self._home.metrics.timed(stages, ended - self._request.arrived)
-        self._home.traced(self._request, stages, engine.version.name)
-        self._home.remember(engine, self._questions[0], self._answers[0])
+        home.metrics.responses[request.route, 200] += 1
+        request.respond(200, body, _SERVER_TIMING % stages_ms)
+        home.metrics.timed(stages_ms, (ended - request.arrived) * 1e3)
+        home.traced(request, stages_ms, engine.version.name)
+        home.remember(engine, self._questions[0], self._answers[0])
 
     def _refuse(self, refusal: Refusal) -> None:
         self._home.metrics.refused[refusal.code] += 1

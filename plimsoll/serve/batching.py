@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from plimsoll.serve.costs import Forecast
 
@@ -47,8 +47,7 @@ class Row:
     waits: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Rows that run together."""
 
     rows: list[Row]
@@ -65,8 +64,9 @@ class Queue:
         self.limit, self.forecast = limit, forecast
         self.work_ms = 0.0
         """Lane time that all waiting rows will take."""
-        self._by_length: list[Row] = []
-        self._by_deadline: list[Row] = []
+        # with what they are sorted by in front: tuples are compared without a call of ours
+        self._by_length: list[tuple[int, int, Row]] = []
+        self._by_deadline: list[tuple[float, int, Row]] = []
         self._arrived = 0
 
     def __len__(self) -> int:
@@ -74,44 +74,44 @@ class Queue:
 
     def add(self, row: Row) -> None:
         """Let a row wait. Raises ValueError when there is no room: see `room` first."""
-        if len(self) >= self.limit:
+        length = len(row.ids)
+        if len(self._by_length) >= self.limit:
             raise ValueError(f"the queue holds {self.limit} rows and is full")
-        self._arrived += 1
-        row.number, row.waits = self._arrived, True
-        row.work_ms = self.forecast.row_ms(len(row.ids))
+        self._arrived = number = self._arrived + 1
+        row.number, row.waits, row.work_ms = number, True, self.forecast.row_ms[length]
         self.work_ms += row.work_ms
-        insort(self._by_length, row, key=_length)
-        insort(self._by_deadline, row, key=_deadline)
+        insort(self._by_length, (length, number, row))
+        insort(self._by_deadline, (row.deadline, number, row))
 
     def room(self) -> int:
         """Return how many rows more may wait."""
-        return self.limit - len(self)
+        return self.limit - len(self._by_length)
 
     def work_before_ms(self, deadline: float) -> float:
         """Return the lane time of the rows that come before one with this deadline, about."""
         if not self._by_deadline:
             return 0.0
-        before = bisect_left(self._by_deadline, (deadline, self._arrived + 1), key=_deadline)
-        return self.work_ms * before / len(self)
+        before = bisect_left(self._by_deadline, (deadline, self._arrived + 1))
+        return self.work_ms * before / len(self._by_deadline)
 
     def last_deadline(self) -> float:
         """Return the furthest deadline of the rows that wait. Raises IndexError where none does."""
-        return self._by_deadline[-1].deadline
+        return self._by_deadline[-1][0]
 
     def drop(self, row: Row) -> None:
         """Take a waiting row out."""
-        row.waits = False
-        del self._by_length[self._place(row)]
-        del self._by_deadline[bisect_left(self._by_deadline, _deadline(row), key=_deadline)]
-        self.work_ms = self.work_ms - row.work_ms if self._by_length else 0.0  # no rounding stays in an empty queue
+        del self._by_length[bisect_left(self._by_length, (len(row.ids), row.number))]
+        self._dropped(row)
 
     def all(self) -> list[Row]:
         """Return all waiting rows, the nearest deadline first."""
-        return list(self._by_deadline)
+        return [row for *_, row in self._by_deadline]
 
     def overdue(self, now: float) -> list[Row]:
         """Take out and return the rows whose deadline has passed."""
-        late = self._by_deadline[: bisect_left(self._by_deadline, (now, 0), key=_deadline)]
+        if not self._by_deadline or self._by_deadline[0][0] >= now:
+            return []
+        late = [row for *_, row in self._by_deadline[: bisect_left(self._by_deadline, (now, 0))]]
         for row in late:
             self.drop(row)
         return late
@@ -121,56 +121,57 @@ class Queue:
 
         drift: by what factor batches take longer than the table says, of late.
         """
-        if not self._by_length or free < 1:
+        waiting = len(self._by_length)
+        if not waiting or free < 1:
             return None
-        forecast, waiting = self.forecast, len(self)
-        urgent = self._by_deadline[0]
+        forecast, (deadline, number, urgent) = self.forecast, self._by_deadline[0]
         if waiting == 1:
             return self._single(urgent, idle=free == forecast.lanes, drift=drift)
         share = -(-waiting // free)  # the other free lanes want rows, too
         most = min(share, forecast.most_rows)
-        times = forecast.batch(crowded=True)
-        first, last, cut = self._window(urgent, most, times, (urgent.deadline - now) * 1e3 / drift)
-        chosen = self._by_length[first : last + 1]
+        place = bisect_left(self._by_length, (len(urgent.ids), number))
+        rows, predicted_ms, cut = self._size(place, most, (deadline - now) * 1e3 / drift)
+        last = _last(place, rows)
+        chosen = [row for *_, row in self._by_length[last + 1 - rows : last + 1]]
+        del self._by_length[last + 1 - rows : last + 1]
         for row in chosen:
-            self.drop(row)
-        predicted_ms = times[len(chosen)][len(chosen[-1].ids)] * drift
-        reason = _reason(len(chosen), waiting, most, forecast.most_rows, cut=cut)
-        return Batch(chosen, wide=False, reason=reason, predicted_ms=predicted_ms)
+            self._dropped(row)
+        return Batch(chosen, wide=False, reason=_reason(rows, waiting, most, forecast.most_rows, cut=cut),
+                     predicted_ms=predicted_ms * drift)
 
     def _single(self, row: Row, *, idle: bool, drift: float) -> Batch:
         self.drop(row)
-        length = len(row.ids)
-        if idle and self.forecast.widens(length):
-            return Batch([row], wide=True, reason="wide", predicted_ms=self.forecast.wide_ms(1, length) * drift)
-        alone_ms = self.forecast.batch(crowded=not idle)[1][length]
+        forecast, length = self.forecast, len(row.ids)
+        if idle and forecast.widens(length):
+            return Batch([row], wide=True, reason="wide", predicted_ms=forecast.wide_ms[1][length] * drift)
+        alone_ms = (forecast.quiet_ms if idle else forecast.crowded_ms)[1][length]
         return Batch([row], wide=False, reason="single", predicted_ms=alone_ms * drift)
 
-    def _window(self, urgent: Row, most: int, times: list[list[float]], slack_ms: float) -> tuple[int, int, bool]:
-        """Return first and last place of the batch, and whether the deadline forbade a cheaper one."""
-        waiting, place = self._by_length, self._place(urgent)
-        windows = [(times[last - first + 1][len(waiting[last].ids)], last - first + 1, first, last)
-                   for last in range(place, min(place + most, len(waiting)))
-                   for first in range(max(0, last - most + 1), place + 1)]
-        single = (times[1][len(urgent.ids)], 1, place, place)
-        in_time = [w for w in windows if w[0] <= slack_ms] or [single]
-        cheapest_ms = min(whole_ms / rows for whole_ms, rows, *_ in in_time)
+    def _size(self, place: int, most: int, slack_ms: float) -> tuple[int, float, bool]:
+        """Return the rows of the batch, its ms by the table, and whether the deadline forbade a cheaper one.
+
+        Of all stretches of so many rows that hold the urgent one, the cheapest is the one of the shortest rows: it is
+        the only one that is looked at.
+        """
+        times, waiting = self.forecast.crowded_ms, self._by_length
+        sizes = [(rows, times[rows][waiting[_last(place, rows)][0]]) for rows in range(1, most + 1)]
+        in_time = [(rows, ms) for rows, ms in sizes if ms <= slack_ms] or sizes[:1]
+        cheapest_ms = min([ms / rows for rows, ms in in_time])
         # nearly as cheap and smaller is better: fewer rows wait for one another
-        nearly = [w for w in in_time if w[0] / w[1] <= cheapest_ms * _NEARLY]
-        _, _, first, last = min(nearly, key=lambda w: (w[1], w[0]))
-        cut = len(in_time) < len(windows) and min(w[0] / w[1] for w in windows) < cheapest_ms
-        return first, last, cut
+        rows, ms = next((rows, ms) for rows, ms in in_time if ms / rows <= cheapest_ms * _NEARLY)
+        cut = len(in_time) < len(sizes) and min([ms / rows for rows, ms in sizes]) < cheapest_ms
+        return rows, ms, cut
 
-    def _place(self, row: Row) -> int:
-        return bisect_left(self._by_length, _length(row), key=_length)
-
-
-def _length(row: Row) -> tuple[int, int]:
-    return len(row.ids), row.number
+    def _dropped(self, row: Row) -> None:
+        """Take a row out of what is left of it here."""
+        row.waits = False
+        del self._by_deadline[bisect_left(self._by_deadline, (row.deadline, row.number))]
+        self.work_ms = self.work_ms - row.work_ms if self._by_deadline else 0.0  # no rounding stays in an empty queue
 
 
-def _deadline(row: Row) -> tuple[float, int]:
-    return row.deadline, row.number
+def _last(place: int, rows: int) -> int:
+    """Return where a stretch of so many rows ends that holds a place and has the shortest rows."""
+    return max(place, rows - 1)
 
 
 def _reason(rows: int, waiting: int, most: int, most_rows: int, *, cut: bool) -> Reason:

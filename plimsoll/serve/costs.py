@@ -23,6 +23,9 @@ MOST_ROWS = 8
 
 _ROWS = (1, 2, 4, 8)
 _REPEATS = 3
+_LOOKS = 8
+_ALIKE = 1.3
+"""By what factor one way may have become slower than another since a table was kept."""
 _NOISY = 1.5
 _WORTH = 0.95
 """A second way to compute must take at most this share of the time of the first."""
@@ -89,28 +92,20 @@ class Forecast:
         self.most_rows = costs.rows[-1]
         """Rows that a batch may have."""
         self.alone = costs.alone
-        self._wide = _dense(costs.rows, costs.lengths, costs.wide_ms)
-        self._alone = _dense(costs.rows, costs.lengths, costs.alone_ms) if self.narrow else self._wide
-        self._busy = _dense(costs.rows, costs.lengths, costs.busy_ms) if self.narrow else self._wide
-        # what a row costs where the queue is full: its share of the best batch of its length
-        self._row = [min(self._busy[n][length] / n for n in range(1, self.most_rows + 1))
-                     for length in range(self.longest + 1)]
-
-    def batch(self, crowded: bool) -> list[list[float]]:
-        """Return the ms of a batch, [rows][length], on a lane that shares the cores; crowded: others run as well."""
-        return self._busy if crowded else self._alone
-
-    def wide_ms(self, rows: int, length: int) -> float:
-        """Return the ms of a batch with all threads."""
-        return self._wide[rows][length]
+        self.wide_ms = _dense(costs.rows, costs.lengths, costs.wide_ms)
+        """Of a batch with all threads, [rows][length]."""
+        self.quiet_ms = _dense(costs.rows, costs.lengths, costs.alone_ms) if self.narrow else self.wide_ms
+        """The same on a lane that shares the cores, while no other runs."""
+        self.crowded_ms = _dense(costs.rows, costs.lengths, costs.busy_ms) if self.narrow else self.wide_ms
+        """The same while others run as well."""
+        self.row_ms = [min(self.crowded_ms[n][length] / n for n in range(1, self.most_rows + 1))
+                       for length in range(self.longest + 1)]
+        """Lane time that a row of a length costs in a full queue, [length]: its share of the best batch of its
+        length."""
 
     def widens(self, length: int) -> bool:
         """Return whether a single row of this length is answered sooner with all threads."""
-        return self.narrow and self.wide and self._wide[1][length] < self._alone[1][length]
-
-    def row_ms(self, length: int) -> float:
-        """Return the ms of lane time that a row of this length costs in a full queue."""
-        return self._row[length]
+        return self.narrow and self.wide and self.wide_ms[1][length] < self.quiet_ms[1][length]
 
 
 async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budget_s: float, version: str,
@@ -121,12 +116,9 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
     rows may not share a batch; then only single rows are measured. Small batches come first; what there is no time for
     follows from what there was.
     """
-    longest, others = len(filler), range(1, len(threads))
+    longest, ways = len(filler), _ways(threads)
     sizes = _ROWS[:1] if alone else _ROWS
     lengths = tuple(sorted({min(longest, 2**k) for k in range(3, longest.bit_length() + 1)} | {longest}))
-    ways: dict[str, Sequence[int]] = {"wide": [0]}
-    if others:
-        ways |= {"alone": [1], "busy": list(others)}
     found: dict[str, dict[tuple[int, int], float]] = {way: {} for way in ways}
     spreads: list[float] = []
     started = time.perf_counter()
@@ -137,8 +129,7 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
         if rows * length > min(lengths) and (_REPEATS + 1) * likely_ms / 1e3 > left_s:
             continue
         for way, lanes in ways.items():
-            await _together(ask, lanes, batch)  # the first of a shape fills caches, and compiles in some runtimes
-            times = [max(await _together(ask, lanes, batch)) for _ in range(_REPEATS)]
+            times = await _times(ask, lanes, batch, _REPEATS)
             # what else runs here only adds to a time; how much of that there is of late, the engine's drift knows
             found[way][rows, length] = min(times)
             spreads.append(max(times) / min(times))
@@ -147,6 +138,30 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
                  wide_ms=grids["wide"], alone_ms=grids.get("alone", ()), busy_ms=grids.get("busy", ()),
                  alone=alone, measured=len(found["wide"]) / (len(sizes) * len(lengths)),
                  noise=statistics.median(spreads))
+
+
+async def fits(costs: Costs, ask: Ask, threads: Sequence[int], filler: Sequence[int]) -> bool:
+    """Return whether a table that was kept still tells how the ways to compute compare here: a look at one cell.
+
+    One that was measured beside other work, or before the machine changed, would lead to the wrong lanes for good. By
+    how much all ways are slower or faster than the table says does not matter: the engine's drift knows it.
+    """
+    place = len(costs.lengths) // 2
+    row, grids = filler[: costs.lengths[place]], {"wide": costs.wide_ms, "alone": costs.alone_ms, "busy": costs.busy_ms}
+    slower = [min(await _times(ask, lanes, [row], _LOOKS)) / grids[way][0][place]
+              for way, lanes in _ways(threads).items()]
+    return max(slower) <= _ALIKE * min(slower)
+
+
+def _ways(threads: Sequence[int]) -> dict[str, Sequence[int]]:
+    """Return the lanes that run at the same time in each way to compute."""
+    others = list(range(1, len(threads)))
+    return {"wide": [0], "alone": [1], "busy": others} if others else {"wide": [0]}
+
+
+async def _times(ask: Ask, lanes: Sequence[int], batch: Sequence[Sequence[int]], repeats: int) -> list[float]:
+    await _together(ask, lanes, batch)  # the first of a shape fills caches, and compiles in some runtimes
+    return [max(await _together(ask, lanes, batch)) for _ in range(repeats)]
 
 
 async def _together(ask: Ask, lanes: Sequence[int], batch: Sequence[Sequence[int]]) -> list[float]:

@@ -54,7 +54,7 @@ Failure = Literal["died", "overdue", "failed"]
 class Ticket:
     """A request in the engine, from its rows of token ids to their outputs."""
 
-    rows: Sequence[Sequence[int]]
+    rows: Sequence[list[int]]
     deadline: float
     """Seconds, on the clock of `time.perf_counter`."""
     done: Callable[[Ticket], None]
@@ -125,11 +125,11 @@ class Engine:
 
     def submit(self, ticket: Ticket) -> Refusal | None:
         """Take a request in, or return why not; `ticket.done` is called later, never from here."""
-        if (refusal := self.full(len(ticket.rows))) is not None:
-            return refusal
-        now, rows = time.perf_counter(), ticket.rows
-        work_ms = sum(self.forecast.row_ms(len(ids)) for ids in rows)
-        single_ms = self.forecast.batch(crowded=False)[1][max(map(len, rows))]
+        if self.worker is None or len(ticket.rows) > self.queue.room():
+            return self.full(len(ticket.rows))
+        now, rows, forecast = time.perf_counter(), ticket.rows, self.forecast
+        work_ms = sum([forecast.row_ms[len(ids)] for ids in rows])
+        single_ms = forecast.quiet_ms[1][max(map(len, rows))]
         if (refusal := admit(self._load(now, ticket.deadline), len(rows), work_ms, single_ms,
                              (ticket.deadline - now) * 1e3)) is not None:
             return refusal
@@ -189,6 +189,8 @@ class Engine:
 
     def _pump(self, now: float) -> None:
         """Give every free lane something to do while something waits."""
+        if not self._again and not len(self.queue):
+            return
         overdue = self.queue.overdue(now)
         if overdue:
             self._too_late()
@@ -199,9 +201,9 @@ class Engine:
             if row.deadline < now:
                 self._fail(row.owner, "overdue", "the deadline passed while the request waited")
             elif not row.owner.over:
-                alone_ms = self.forecast.batch(crowded=True)[1][len(row.ids)] * self.drift
+                alone_ms = self.forecast.crowded_ms[1][len(row.ids)] * self.drift
                 self._run(self._idle.pop(), Batch([row], wide=False, reason="single", predicted_ms=alone_ms), now)
-        while len(self.queue) and self._idle and not self._wide_runs():
+        while self._idle and not self._wide_runs():
             batch = self.queue.pick(now, len(self._idle), self.drift)
             if batch is None:
                 return
@@ -259,18 +261,19 @@ class Engine:
             self._again.extend(rows)
         self._pump(now)  # before the answers are written: the lane is free
         if isinstance(answer, Answer):
-            if any(row.deadline < now and not row.owner.over for row in rows):
-                self._too_late()
+            late = False
             for row, outputs in zip(rows, answer.outputs, strict=True):
-                self._answered(row, outputs, answer, run, now)
+                if not row.owner.over:
+                    late |= row.deadline < now
+                    self._answered(row, outputs, answer, run, now)
+            if late:
+                self._too_late()
         elif len(rows) == 1:
             self._fail(rows[0].owner, "failed", "the model could not answer this text")
             _log.error("a row of %d tokens could not be computed: %s", len(rows[0].ids), answer.message)
 
     def _answered(self, row: Row, outputs: NDArray[np.float32], answer: Answer, run: _Run, now: float) -> None:
         ticket: Ticket = row.owner
-        if ticket.over:
-            return
         ticket.found[row.index] = outputs
         ticket.left -= 1
         if not ticket.left:

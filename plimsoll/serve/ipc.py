@@ -17,9 +17,8 @@ import json
 import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +42,7 @@ class Kind(IntEnum):
     CLOSE = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One message."""
 
     kind: int
@@ -52,8 +50,7 @@ class Frame:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a lane made of a batch."""
 
     outputs: NDArray[np.float32]
@@ -75,7 +72,12 @@ class Frames:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that are whole by now. Raises ChildError for what is no frame."""
-        kept, found, at = self._kept, list[Frame](), 0
+        kept = self._kept
+        if not kept and len(data) >= _HEAD.size:
+            size, kind, number = _HEAD.unpack_from(data)
+            if len(data) == _HEAD.size + size:  # as nearly every time: one that came whole, by itself
+                return [Frame(kind, number, data[_HEAD.size :])]
+        found, at = list[Frame](), 0
         kept += data
         while len(kept) - at >= _HEAD.size:
             size, kind, number = _HEAD.unpack_from(kept, at)

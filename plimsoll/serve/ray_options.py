@@ -90,10 +90,10 @@ def target_ongoing(forecast: Forecast, deadline_ms: float) -> float:
     Each lane has a batch of the size that costs least per row, of a middling length; fewer where those would take more
     than half the deadline. Above it requests wait for those before them, below it cores are idle.
     """
-    busy = forecast.batch(crowded=True)
+    busy = forecast.crowded_ms
     lengths, sizes = range(1, forecast.longest + 1), range(1, forecast.most_rows + 1)
     rows = statistics.median(min(sizes, key=lambda n: busy[n][length] / n) for length in lengths)
-    row_ms = statistics.median(forecast.row_ms(length) for length in lengths)
+    row_ms = statistics.median(forecast.row_ms[length] for length in lengths)
     in_time = _SHARE_OF_DEADLINE * deadline_ms / row_ms if row_ms else math.inf
     return max(1.0, forecast.lanes * min(float(rows), in_time))
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,7 @@ from plimsoll.core.spelling import PAIR, Spelling
 Text = str | list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """One text of a request, ready to be asked."""
 
     text: str
@@ -69,7 +67,7 @@ class Reading:
         """Return whether the outputs of a question's rows are numbers; past the end of a row of words they need not."""
         if question.places is None:
             # the sum of what is finite is, but for numbers of absurd size: one look in place of two
-            return all(math.isfinite(one.sum()) or bool(np.isfinite(one).all()) for one in found)
+            return all(math.isfinite(np.add.reduce(one, None)) or bool(np.isfinite(one).all()) for one in found)
         return all(np.isfinite(one[: len(ids)]).all() for one, ids in zip(found, question.rows, strict=True))
 
     def outputs(self, question: Question, found: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,7 +191,7 @@ class Replica:
         """Keep a text and its answer, in memory, for the parity check of the next version."""
         self._recent.append((question.text, answer))
 
-    def traced(self, request: Asker, stages_ms: dict[str, float], version: str) -> None:
+    def traced(self, request: Asker, stages_ms: Sequence[float], version: str) -> None:
         """Write the spans of a request, where spans are wanted."""
         if self._tracing is not None:
             self._tracing.record(request, stages_ms, version)

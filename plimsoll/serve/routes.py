@@ -89,8 +89,11 @@ class Routes:
 
     def request(self, request: Request) -> None:
         """Answer a request."""
-        path = self._path(request)
+        path = request.path
         found = self._table.get(path)
+        if found is None:
+            path = self._path(request)
+            found = self._table.get(path)
         if found is None:
             self._nowhere(request, path)
             return

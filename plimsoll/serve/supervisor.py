@@ -12,7 +12,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ class Server:
         if engine is self.engine:
             self._recent.append((question.text, answer))
 
-    def traced(self, request: Asker, stages_ms: dict[str, float], version: str) -> None:
+    def traced(self, request: Asker, stages_ms: Sequence[float], version: str) -> None:
         """Write the spans of a request, where spans are wanted."""
         if self._tracing is not None:
             self._tracing.record(request, stages_ms, version)

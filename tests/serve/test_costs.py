@@ -9,25 +9,42 @@ from collections.abc import Sequence
 import pytest
 
 from plimsoll.serve import costs
-from plimsoll.serve.costs import MOST_ROWS, Costs, Forecast, measure
+from plimsoll.serve.costs import MOST_ROWS, Ask, Costs, Forecast, fits, measure
 
 
 def table(wide_gain: float, crowd_cost: float = 1.0, budget_s: float = 60.0, threads: tuple[int, ...] = (2, 1, 1),
           longest: int = 50) -> Costs:
-    """Measure a machine of paper: 0.1 ms a call and 0.01 a token on one thread."""
+    """Measure a machine of paper."""
+    return asyncio.run(measure(paper(wide_gain, crowd_cost), threads, list(range(longest)), budget_s, "v", "m"))
+
+
+def paper(wide_gain: float, crowd_cost: float = 1.0, slower: float = 1.0) -> Ask:
+    """A machine of paper: 0.1 ms a call and 0.01 a token on one thread; all of it so many times slower."""
     running = 0
 
     async def ask(lane: int, rows: Sequence[Sequence[int]]) -> float:
         nonlocal running
         running += 1
         await asyncio.sleep(0)
-        ms = 0.1 + 0.01 * sum(map(len, rows))
+        ms = slower * (0.1 + 0.01 * sum(map(len, rows)))
         ms = ms / wide_gain if lane == 0 else ms * (crowd_cost if running > 1 else 1.0)
         await asyncio.sleep(0)
         running -= 1
         return ms
 
-    return asyncio.run(measure(ask, threads, list(range(longest)), budget_s, "v", "m"))
+    return ask
+
+
+@pytest.mark.parametrize(("now", "still"), [
+    (paper(wide_gain=1.5), True),
+    (paper(wide_gain=1.5, slower=3.0), True),  # the engine's drift knows
+    (paper(wide_gain=0.9), False),
+    (paper(wide_gain=2.5), False),
+    (paper(wide_gain=1.5, crowd_cost=1.4), False),
+])
+def test_a_kept_table_fits_while_the_ways_to_compute_compare_as_they_did(now: Ask, still: bool) -> None:
+    kept = table(wide_gain=1.5)
+    assert asyncio.run(fits(kept, now, kept.threads, list(range(50)))) is still
 
 
 def test_every_cell_is_measured_when_there_is_time() -> None:
@@ -80,12 +97,12 @@ def test_one_lane_is_all_there_is_where_threads_cannot_be_shared_out() -> None:
 
 def test_a_forecast_lies_between_the_cells_around_it() -> None:
     forecast = Forecast(table(wide_gain=1.5, threads=(1,)))
-    lines = forecast.batch(crowded=False)
+    lines = forecast.quiet_ms
     assert len(lines) == MOST_ROWS + 1
     for rows in range(1, MOST_ROWS):
         assert all(a <= b for a, b in zip(lines[rows], lines[rows + 1], strict=True))
     assert lines[1][8] < lines[1][12] < lines[1][16]
-    assert forecast.row_ms(16) == pytest.approx(min(lines[n][16] / n for n in range(1, MOST_ROWS + 1)))
+    assert forecast.row_ms[16] == pytest.approx(min(lines[n][16] / n for n in range(1, MOST_ROWS + 1)))
 
 
 def test_a_busy_machine_is_seen_and_adds_nothing_to_the_table() -> None:

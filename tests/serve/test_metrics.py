@@ -25,7 +25,7 @@ def test_every_line_is_a_name_labels_and_a_number_under_a_help_and_a_type() -> N
     metrics.batch("full", [3, 4, 4])
     metrics.responses["predict", 200] += 2
     metrics.refused["overloaded"] += 1
-    metrics.timed({"queue": 1.5}, 0.004)
+    metrics.timed((0.0, 0.0, 1.5, 0.0, 0.0, 0.0), 4.0)
     text = metrics.text(dict.fromkeys(GAUGES, 1.0), "0123")
     label = r'[a-z]+="[^"\\\n]*"'
     for line in text.splitlines():

@@ -222,6 +222,21 @@ def test_a_cost_table_is_kept_beside_the_run_and_used_again(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
+def test_a_cost_table_that_does_not_fit_any_more_is_measured_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "_ALIKE", 1e9)
+    with Running(settings_of(run)):
+        pass
+    [kept] = (run / "serving").iterdir()
+    found = costs.Costs.from_file(kept)
+    odd = found.model_copy(update={"wide_ms": tuple(tuple(1e6 * ms for ms in line) for line in found.wide_ms)})
+    kept.write_text(odd.to_json())
+    monkeypatch.setattr(costs, "_ALIKE", 1e3)
+    with Running(settings_of(run)):
+        pass
+    assert max(map(max, costs.Costs.from_file(kept).wide_ms)) < 1e6
+
+
+@pytest.mark.usefixtures("quiet")
 def test_a_bare_artifact_gets_nothing_written_into_it(run: Path) -> None:
     folder = run / "artifact"
     before = {p.name for p in folder.iterdir()}
