@@ -71,7 +71,7 @@ def closed_loop(lines: Lines, book: Book, requests: Sequence[bytes], in_flight: 
 
     lines.begin(book, ended)
     start = clock()
-    end, next_look, at, kinds = start + seconds, start + _LOOK_S, 0, len(requests)
+    end, next_look, kinds = start + seconds, start + _LOOK_S, len(requests)
     with _undisturbed():
         while True:
             if failures:
@@ -80,10 +80,8 @@ def closed_loop(lines: Lines, book: Book, requests: Sequence[bytes], in_flight: 
             now = clock()
             while wanted and now < end:
                 wanted -= 1
-                book.expect([now])
-                book.seen[at] = now
+                at = book.add(now)
                 lines.send(at, requests[at % kinds])
-                at += 1
                 if failures:
                     break
                 now = clock()
