@@ -103,6 +103,21 @@ def test_a_second_answer_to_one_request_is_not_taken_for_that_to_the_next(fake: 
     assert [name for _, name in run.versions] == ["v1", "v2"]
 
 
+@pytest.mark.skipif(not drive._SLACK.exists(), reason="Linux alone says how late it may be")
+def test_the_system_is_told_to_be_on_time_for_as_long_as_a_schedule_runs(fake: Fakes) -> None:
+    before, seen = drive._SLACK.read_text(), list[str]()
+
+    def look(book: Book, now: float) -> bool:
+        seen.append(drive._SLACK.read_text())
+        return False
+
+    service = fake()
+    with lines(service.url) as opened:
+        drive.open_loop(opened, Book(), sent(service.url), np.array([0.0, 0.3]), clock(), look)
+    assert {text.strip() for text in seen} == {"1"}
+    assert drive._SLACK.read_text() == before
+
+
 @pytest.mark.parametrize(("says", "status"), [
     ({"drop": True}, book.CLOSED), ({"raw": b"SSH-2.0-x\r\n"}, book.GARBLED), ({"status": 503}, 503),
     ({"status": 429}, 429),
