@@ -50,7 +50,7 @@ class Book:
         """When an accepted answer named another version than the one before it, and which."""
         self._keep_every, self._inspect = keep_every, inspect
         self._accepted = 0
-        self._version = b""
+        self._version, self._named = b"", b""
 
     def expect(self, due: list[float]) -> None:
         """Add requests that are due at these times."""
@@ -61,20 +61,38 @@ class Book:
         self.status += [_UNDECIDED] * n
         self.waited += bytes(n)
 
+    def add(self, now: float) -> int:
+        """Add a request that is due and seen just now, and return its number."""
+        self.due.append(now)
+        self.seen.append(now)
+        self.sent.append(_NEVER)
+        self.done.append(_NEVER)
+        self.status.append(_UNDECIDED)
+        self.waited.append(0)
+        return len(self.due) - 1
+
     def close(self, index: int, status: int, now: float, answer: Answer | None) -> None:
         """Write down how a request ended."""
         self.done[index], self.status[index] = now, status
         if status != 200 or answer is None:
             return
-        found = _VERSION.search(answer.body)
-        if found is not None and found[1] != self._version:
-            self._version = found[1]
-            self.versions.append((now, found[1].decode("ascii", "replace")))
+        # nearly all name the same version in the same words, and words are found sooner than an expression
+        if not self._named or answer.body.find(self._named) < 0:
+            self._look_for_version(now, answer.body)
         if self._keep_every and self._accepted % self._keep_every == 0:
             self.kept.append((answer.head, answer.body))
         self._accepted += 1
         if self._inspect is not None:
             self._inspect(index, answer.body)
+
+    def _look_for_version(self, now: float, body: bytes) -> None:
+        found = _VERSION.search(body)
+        if found is None:
+            return
+        self._named = found[0]
+        if found[1] != self._version:
+            self._version = found[1]
+            self.versions.append((now, found[1].decode("ascii", "replace")))
 
 
 @dataclass(frozen=True)

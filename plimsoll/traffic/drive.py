@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from plimsoll.traffic.arrivals import Times
 from plimsoll.traffic.book import Book, Outcomes
@@ -18,6 +19,8 @@ _AT_ONCE = 16
 """Overdue requests sent before answers are looked at again: they are timed when they are read."""
 _PAUSE_S = 0.01
 """After a failure in a closed loop: a service that fails at once would be asked as fast as this process can."""
+_SLACK = Path("/proc/self/timerslack_ns")
+"""By how much Linux may wake the main thread of this process later than it asked, 50,000 ns where nobody changed it."""
 
 Look = Callable[[Book, float], bool]
 """Asked now and then with the book and the time on its clock; True sends nothing more."""
@@ -34,7 +37,7 @@ def open_loop(lines: Lines, book: Book, requests: Sequence[bytes], times: Times,
     book.expect(due)
     lines.begin(book)
     n, kinds, at, next_look = len(due), len(requests), 0, start + _LOOK_S
-    with _undisturbed():
+    with _undisturbed(), _punctual():
         while True:
             now = clock()
             for _ in range(_AT_ONCE):
@@ -71,7 +74,7 @@ def closed_loop(lines: Lines, book: Book, requests: Sequence[bytes], in_flight: 
 
     lines.begin(book, ended)
     start = clock()
-    end, next_look, at, kinds = start + seconds, start + _LOOK_S, 0, len(requests)
+    end, next_look, kinds = start + seconds, start + _LOOK_S, len(requests)
     with _undisturbed():
         while True:
             if failures:
@@ -80,10 +83,8 @@ def closed_loop(lines: Lines, book: Book, requests: Sequence[bytes], in_flight: 
             now = clock()
             while wanted and now < end:
                 wanted -= 1
-                book.expect([now])
-                book.seen[at] = now
+                at = book.add(now)
                 lines.send(at, requests[at % kinds])
-                at += 1
                 if failures:
                     break
                 now = clock()
@@ -106,3 +107,21 @@ def _undisturbed() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+@contextmanager
+def _punctual() -> Iterator[None]:
+    """Have Linux end every wait when its time is over, and not as much later as suits its timers.
+
+    Only in the main thread of a process: no file of another thread says how late it may be woken.
+    """
+    try:
+        was = _SLACK.read_text()
+        _SLACK.write_text("1")
+    except OSError:  # another system, or one that does not let us
+        yield
+        return
+    try:
+        yield
+    finally:
+        _SLACK.write_text(was)

@@ -28,6 +28,8 @@ clock = time.perf_counter
 _CHUNK = 262_144
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _PATIENCE_S = 10.0
+_ROUNDED_S = 0.001
+"""By so much at most a selector waits longer than it is told, on Linux."""
 
 Ended = Callable[[int, int, float, Answer | None], None]
 """Called with a request's number, its status (HTTP's or a fault), the time, and the answer where there was one."""
@@ -69,6 +71,7 @@ class Lines:
         self._bell.setblocking(False)
         self._rung.setblocking(False)
         self._selector.register(self._rung, _READ, None)
+        self._selectors = [self._selector.fileno()]
 
     def open(self) -> None:
         """Open every connection before the first request is due; raises UserError when there is no service."""
@@ -108,15 +111,23 @@ class Lines:
         return not self._waiting and len(self._free) + len(self._shut) == len(self._lines)
 
     def turn(self, timeout_s: float) -> None:
-        """Wait so long for something to happen, and deal with all that did."""
-        # select counts in microseconds, where epoll would round up to the next millisecond
-        if timeout_s > 0 and not select.select([self._selector], [], [], timeout_s)[0]:  # type: ignore[list-item]
-            return
-        for key, events in self._selector.select(0):
-            if key.data is None:
+        """Wait so long at most for something to happen, and deal with all that did."""
+        if timeout_s >= 2 * _ROUNDED_S and not self.idle:
+            # an answer will most likely end it; if none does, the rest of the time is for the next turn
+            timeout_s -= _ROUNDED_S
+        elif timeout_s > 0:
+            # nothing but the time ends it, or very soon: select counts in microseconds, but cannot say what happened
+            if not select.select(self._selectors, (), (), timeout_s)[0]:
+                return
+            timeout_s = 0.0
+        for key, events in self._selector.select(timeout_s):
+            line = key.data
+            if line is None:
                 self._rung.recv(4096)
+            elif events == _READ and line.open:
+                self._read(line)
             else:
-                self._happened(key.data, events)
+                self._happened(line, events)
         while self._waiting and (self._free or self._shut):
             index, payload = self._waiting.popleft()
             if self._free:
@@ -231,6 +242,7 @@ class Lines:
         if not data or line.index < 0:  # closed, or something that nobody asked for
             self._lose(line, CLOSED)
             return
+        now = clock()  # it is here: what reading it takes is the client's time and not the service's
         if line.buffer:
             data = line.buffer + data
         try:
@@ -241,8 +253,7 @@ class Lines:
         if answer is None:
             line.buffer = data
             return
-        now, index = clock(), line.index
-        line.index, line.buffer = -1, b""
+        index, line.index, line.buffer = line.index, -1, b""
         if answer.closes or line.rest:
             self._drop(line)
         else:

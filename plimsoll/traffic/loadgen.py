@@ -98,9 +98,7 @@ def drive(service: Service, lines: Lines, texts: Sequence[str], rows: int, setti
             while asked:
                 queries = [asked.popleft() for _ in range(min(rows, len(asked)))]
                 body = b'{"texts": [' + b", ".join(parts[i] for _, i in queries) + b"]}"
-                now, index = clock(), len(book.due)
-                book.expect([now])
-                book.seen[index] = now
+                index = book.add(clock())
                 sent[index] = [i for i, _ in queries]
                 lines.send(index, request("POST", service.path, service.authority, body, service.headers))
             if clock() >= next_look:

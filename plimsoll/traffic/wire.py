@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 _LONGEST_HEAD = 65_536
@@ -34,35 +35,41 @@ def take(data: bytes) -> Answer | None:
     Bodies have a length or come in chunks; informational answers (1xx) before it are passed over. Raises ValueError
     for what is no answer of HTTP/1.
     """
-    end = data.find(_GAP)
-    if end < 0:
+    head, gap, rest = data.partition(_GAP)
+    if not gap:
         if len(data) > _LONGEST_HEAD or not b"HTTP/1."[: len(data)] == data[:7]:
             raise ValueError("not an answer of HTTP/1")
         return None
-    head = data[:end].lower()
-    if not head.startswith(b"http/1.") or not head[9:12].isdigit():
-        raise ValueError("not an answer of HTTP/1")
-    status, start = int(head[9:12]), end + len(_GAP)
+    head = head.lower()
+    status, closes = _status(head[:12])
     if status < 200:
-        return take(data[start:])
-    closes = b"\r\nconnection: close" in head or head.startswith(b"http/1.0")
+        return take(rest)
+    # find and not `in`, here and in the book: for bytes it takes half the time
+    closes = closes or head.find(b"\r\nconnection: close") >= 0
     if status in (204, 304):
         return Answer(status, head, b"", closes)
-    at = head.find(b"\r\ncontent-length:")
-    if at >= 0:
-        length = _number(head[at + 17:].partition(b"\r\n")[0].strip(), 10)
-        if len(data) - start < length:
-            return None
-        return Answer(status, head, data[start : start + length], closes)
+    _, named, after = head.partition(b"\r\ncontent-length:")
+    if named:
+        length = _number(after.partition(b"\r\n")[0].strip(), 10)
+        return None if len(rest) < length else Answer(status, head, rest[:length], closes)
     if b"\r\ntransfer-encoding: chunked" in head:
-        body = _chunks(data, start)
+        body = _chunks(rest)
         return None if body is None else Answer(status, head, body, closes)
     raise ValueError("the answer has neither a length nor chunks")
 
 
-def _chunks(data: bytes, at: int) -> bytes | None:
-    """Return a body in chunks that starts at a place, or None while some of it is still to come."""
+@lru_cache(64)  # a service begins its answers in a few ways, each of them some thousand times a second
+def _status(start: bytes) -> tuple[int, bool]:
+    """Return the status in the first 12 bytes of a head, and whether that version of HTTP closes after each answer."""
+    if not start.startswith(b"http/1.") or not start[9:].isdigit():
+        raise ValueError("not an answer of HTTP/1")
+    return int(start[9:]), start.startswith(b"http/1.0")
+
+
+def _chunks(data: bytes) -> bytes | None:
+    """Return a body in chunks, or None while some of it is still to come."""
     parts: list[bytes] = []
+    at = 0
     while True:
         end = data.find(b"\r\n", at)
         if end < 0:

@@ -23,6 +23,8 @@ class Says:
     wait_s: float = 0.0
     drop: bool = False
     """Close the connection in place of an answer."""
+    pause_s: float = 0.0
+    """Between the first byte of an answer and the others."""
     raw: bytes | None = None
     """Write this in place of an answer."""
     chunked: bool = False
@@ -123,7 +125,12 @@ class Fake:
             self.in_flight -= 1
         if says.drop:
             return False
-        writer.write(says.raw if says.raw is not None else _answer(says, body))
+        answer = says.raw if says.raw is not None else _answer(says, body)
+        if says.pause_s:
+            writer.write(answer[:1])
+            await asyncio.sleep(says.pause_s)
+            answer = answer[1:]
+        writer.write(answer)
         await writer.drain()
         return not says.close
 

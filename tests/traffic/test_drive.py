@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from plimsoll.core.errors import UserError
-from plimsoll.traffic import book, drive
+from plimsoll.traffic import book, drive, wire
+from plimsoll.traffic import lines as lines_module
 from plimsoll.traffic.bodies import bodies, requests
 from plimsoll.traffic.book import Book, Outcomes
 from plimsoll.traffic.lines import Lines, clock
@@ -70,6 +71,51 @@ def test_requests_do_not_wait_for_answers_while_there_are_connections(fake: Fake
     run = replayed(service.url, [0.0, 0.01, 0.02, 0.03])
     assert service.most_in_flight == 4
     assert not run.waited.any()
+
+
+def test_an_answer_in_pieces_is_there_with_its_last(fake: Fakes) -> None:
+    service = fake(pause_s=0.1)
+    run = replayed(service.url, [0.0, 0.0])
+    assert run.accepted.all()
+    assert (run.latency_ms >= 100).all()
+
+
+def test_what_reading_an_answer_takes_is_not_charged_to_the_service(fake: Fakes, monkeypatch: pytest.MonkeyPatch
+                                                                    ) -> None:
+    begun: list[float] = []
+
+    def take(data: bytes) -> wire.Answer | None:
+        begun.append(clock())
+        return wire.take(data)
+
+    monkeypatch.setattr(lines_module, "take", take)
+    written, service = Book(), fake()
+    with lines(service.url, 1) as opened:
+        drive.open_loop(opened, written, sent(service.url), np.array([0.0]), clock())
+    assert written.done[0] <= begun[-1]
+
+
+def test_a_second_answer_to_one_request_is_not_taken_for_that_to_the_next(fake: Fakes) -> None:
+    twice = b'HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n{"version": "v1"}' * 2
+    service = fake(lambda number, body: {"raw": twice} if number == 0 else {"version": "v2"})
+    run = replayed(service.url, [0.0, 0.05], count=1)
+    assert run.status.tolist() == [200, 200]
+    assert [name for _, name in run.versions] == ["v1", "v2"]
+
+
+@pytest.mark.skipif(not drive._SLACK.exists(), reason="Linux alone says how late it may be")
+def test_the_system_is_told_to_be_on_time_for_as_long_as_a_schedule_runs(fake: Fakes) -> None:
+    before, seen = drive._SLACK.read_text(), list[str]()
+
+    def look(book: Book, now: float) -> bool:
+        seen.append(drive._SLACK.read_text())
+        return False
+
+    service = fake()
+    with lines(service.url) as opened:
+        drive.open_loop(opened, Book(), sent(service.url), np.array([0.0, 0.3]), clock(), look)
+    assert {text.strip() for text in seen} == {"1"}
+    assert drive._SLACK.read_text() == before
 
 
 @pytest.mark.parametrize(("says", "status"), [
