@@ -51,8 +51,12 @@ class Spelling:
         """Return the token ids of each text, special tokens included, cut at the longest input."""
         if len(texts) > 1:
             return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts))]
+        return [self.row(text) for text in texts]
+
+    def row(self, text: str) -> list[int]:
+        """Return the token ids of one text, as `ids` does."""
         # encode_batch starts the tokenizer's thread pool, which costs more than one text
-        return [self._one(text) if self._by_word else self._tokenizer.encode(text).ids for text in texts]
+        return self._one(text) if self._by_word else self._tokenizer.encode(text).ids
 
     def words(self, text: str) -> tuple[list[int], list[int]]:
         """Return the token ids of a text, as `ids` does, and for each of its words the place of its first token.

@@ -91,6 +91,9 @@ Complain = Callable[..., None]
 class Asking:
     """One request. Nothing of it outlives the answer, or the client."""
 
+    __slots__ = ("_admitted", "_answers", "_began", "_complain", "_deadline", "_engine", "_found", "_home", "_outputs",
+                 "_over", "_questions", "_request", "_texts", "_ticket", "_tokenized", "_write")
+
     def __init__(self, home: Home, request: Asker, texts: Sequence[Text], write: Write, complain: Complain) -> None:
         self._home, self._request, self._texts, self._write, self._complain = home, request, texts, write, complain
         self._questions: list[Question] = []

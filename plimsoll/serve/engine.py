@@ -59,7 +59,7 @@ class Ticket:
     """Seconds, on the clock of `time.perf_counter`."""
     done: Callable[[Ticket], None]
     """Called once, when all rows are answered or the first has failed; not after `Engine.cancel`."""
-    parts: list[Row] = field(default_factory=list[Row])
+    parts: Sequence[Row] = ()
     found: list[NDArray[np.float32] | None] = field(default_factory=list[NDArray[np.float32] | None])
     failure: Failure | None = None
     message: str = ""
@@ -146,7 +146,7 @@ class Engine:
         for row in ticket.parts:
             if row.waits:
                 self.queue.drop(row)
-        ticket.parts = []
+        ticket.parts = ()
 
     @property
     def ready(self) -> bool:
@@ -277,7 +277,7 @@ class Engine:
         ticket.found[row.index] = outputs
         ticket.left -= 1
         if not ticket.left:
-            ticket.over, ticket.parts = True, []  # which point back: nothing is left for the garbage collector
+            ticket.over, ticket.parts = True, ()  # which point back: nothing is left for the garbage collector
             if now > ticket.deadline:
                 self._metrics.late += 1  # it is sent all the same: it is computed, and somebody may still want it
             else:

@@ -115,6 +115,10 @@ class Front:
 class Connection(asyncio.Protocol):
     """One client."""
 
+    __slots__ = ("_ahead", "_answering", "_chunks", "_count", "_fed", "_front", "_header_bytes", "_headers", "_held",
+                 "_parser", "_paused", "_phase", "_refused", "_request", "_settings", "_since", "_stalled",
+                 "_transport", "_url")
+
     def __init__(self, front: Front) -> None:
         self._front, self._settings = front, front.settings
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -215,7 +219,7 @@ class Connection(asyncio.Protocol):
         """Look at a request before its body comes."""
         if self._refused:
             return
-        path = self._url.partition(b"?")[0].decode("latin-1")
+        path = _path(self._url)
         request = self._request = Request(self, self._parser.get_method().decode("latin-1"), path, self._headers)
         self._phase, self._since = "body", time.perf_counter()
         if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
@@ -277,8 +281,8 @@ class Connection(asyncio.Protocol):
             self._refused = True
             return
         last = not whole or not request.keep_alive or self._front.closing or self._refused
-        head = (_STATUS[status] + b"content-type: " + kind + b"\r\ncontent-length: " + str(len(body)).encode() + b"\r\n"
-                + self._front.date + extra + (b"connection: close\r\n\r\n" if last else b"\r\n"))
+        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b%b\r\n" % (
+            _STATUS[status], kind, len(body), self._front.date, extra, b"connection: close\r\n" if last else b"")
         transport.write(head if request.method == "HEAD" else head + body)
         if whole:
             self._front.bodies -= len(request.body)
@@ -321,7 +325,7 @@ class Connection(asyncio.Protocol):
         """Answer what is wrong and end the connection."""
         if self._refused:
             return
-        request = self._request or Request(self, "", self._url.partition(b"?")[0].decode("latin-1"), self._headers)
+        request = self._request or Request(self, "", _path(self._url), self._headers)
         self._front.app.malformed(request, status, code, message, retry_after_ms)
         self._refused = True
 
@@ -352,3 +356,7 @@ class Connection(asyncio.Protocol):
         if self._answering is None and not self._ahead and self._phase == "idle" and self._transport is not None:
             self._refused = True
             self._transport.close()
+
+
+def _path(url: bytes) -> str:
+    return url.partition(b"?")[0].decode("latin-1")

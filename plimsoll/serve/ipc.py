@@ -94,7 +94,9 @@ class Frames:
 
 def pack_rows(rows: Sequence[Sequence[int]]) -> bytes:
     """Return the payload that asks for rows of token ids."""
-    out = array("i", [len(rows), *map(len, rows)])
+    if len(rows) == 1:
+        return array("i", (1, len(rows[0]), *rows[0])).tobytes()
+    out = array("i", (len(rows), *map(len, rows)))
     for row in rows:
         out.extend(row)
     return out.tobytes()

@@ -35,9 +35,14 @@ class Reading:
     def __init__(self, artifact: Artifact, folder: Path) -> None:
         self.artifact = artifact
         self._spelling = Spelling(folder / "tokenizer.json", artifact.max_length)
+        self._row = self._spelling.row
+        self._plain = artifact.task.texts == 1 and not artifact.task.per_token
+        """Whether a text is read as it is, as one row."""
 
     def question(self, text: Text) -> Question:
         """Return a text as token ids. Raises UserError for what the task cannot take."""
+        if self._plain and isinstance(text, str) and PAIR not in text:
+            return self.read(text)
         task = self.artifact.task
         if PAIR in (text if isinstance(text, str) else "".join(text)):
             raise UserError("a text has the character U+001F, a separator, in it", "leave it out")
@@ -49,16 +54,16 @@ class Reading:
 
     def read(self, said: str) -> Question:
         """Return a text, as the task reads it, as token ids. Raises UserError when there are none."""
-        task = self.artifact.task
-        if not said.strip():
+        if not said or said.isspace():
             raise UserError("a text is empty", "leave it out")
         places: list[int] | None = None
-        if task.per_token:
+        if self._plain:
+            rows = (self._row(said),)
+        elif self.artifact.task.per_token:
             ids, places = self._spelling.words(said)
             rows = (ids,)
         else:
-            parts = said.split(PAIR) if task.texts > 1 else [said]
-            rows = tuple(self._spelling.ids([part])[0] for part in parts)
+            rows = tuple(self._row(part) for part in said.split(PAIR))
         if not all(rows):
             raise UserError("a text has no token that the model knows", "leave it out")
         return Question(said, rows, places)
@@ -85,5 +90,5 @@ class Reading:
 
     def filler(self) -> list[int]:
         """Return a row of token ids as long as the artifact takes, to measure with."""
-        ids = self._spelling.ids(["the of and a to in is it " * self.artifact.max_length])[0]
+        ids = self._row("the of and a to in is it " * self.artifact.max_length)
         return (ids * (self.artifact.max_length // max(len(ids), 1) + 1))[: self.artifact.max_length]
