@@ -22,10 +22,8 @@ MOST_ROWS = 8
 """Rows of the largest batch: beyond it a CPU gains nothing, and everybody in it waits for the last."""
 
 _ROWS = (1, 2, 4, 8)
-_REPEATS = 3
-_LOOKS = 8
-_ALIKE = 1.3
-"""By what factor one way may have become slower than another since a table was kept."""
+_REPEATS, _SINGLE_REPEATS = 3, 8
+"""Single rows take little time and say which lanes there are: one held-up call must not settle that."""
 _NOISY = 1.5
 _WORTH = 0.95
 """All threads for a single row must take at most this share of the time that its share of them takes."""
@@ -120,9 +118,12 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
     rows may not share a batch; then only single rows are measured. Small batches come first; what there is no time for
     follows from what there was.
     """
-    longest, ways = len(filler), _ways(threads)
+    longest, others = len(filler), range(1, len(threads))
     sizes = _ROWS[:1] if alone else _ROWS
     lengths = tuple(sorted({min(longest, 2**k) for k in range(3, longest.bit_length() + 1)} | {longest}))
+    ways: dict[str, Sequence[int]] = {"wide": [0]}
+    if others:
+        ways |= {"alone": [1], "busy": list(others)}
     found: dict[str, dict[tuple[int, int], float]] = {way: {} for way in ways}
     spreads: list[float] = []
     started = time.perf_counter()
@@ -130,42 +131,20 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
         batch = [filler[: max(1, length - i)] for i in range(rows)]
         left_s = budget_s - (time.perf_counter() - started)
         likely_ms = sum(_near(times, rows, length) for times in found.values())
-        if rows * length > min(lengths) and (_REPEATS + 1) * likely_ms / 1e3 > left_s:
+        repeats = _SINGLE_REPEATS if rows == 1 else _REPEATS
+        if rows * length > min(lengths) and (repeats + 1) * likely_ms / 1e3 > left_s:
             continue
         for way, lanes in ways.items():
-            times = await _times(ask, lanes, batch, _REPEATS)
+            await _together(ask, lanes, batch)  # the first of a shape fills caches, and compiles in some runtimes
+            times = [max(await _together(ask, lanes, batch)) for _ in range(repeats)]
             # what else runs here only adds to a time; how much of that there is of late, the engine's drift knows
             found[way][rows, length] = min(times)
-            spreads.append(max(times) / min(times))
+            spreads.append(max(times[:_REPEATS]) / min(times[:_REPEATS]))
     grids = {way: _grid(times, sizes, lengths) for way, times in found.items()}
     return Costs(version=version, machine=machine, threads=tuple(threads), rows=sizes, lengths=lengths,
                  wide_ms=grids["wide"], alone_ms=grids.get("alone", ()), busy_ms=grids.get("busy", ()),
                  alone=alone, measured=len(found["wide"]) / (len(sizes) * len(lengths)),
                  noise=statistics.median(spreads))
-
-
-async def fits(costs: Costs, ask: Ask, threads: Sequence[int], filler: Sequence[int]) -> bool:
-    """Return whether a table that was kept still tells how the ways to compute compare here: a look at one cell.
-
-    One that was measured beside other work, or before the machine changed, would lead to the wrong lanes for good. By
-    how much all ways are slower or faster than the table says does not matter: the engine's drift knows it.
-    """
-    place = len(costs.lengths) // 2
-    row, grids = filler[: costs.lengths[place]], {"wide": costs.wide_ms, "alone": costs.alone_ms, "busy": costs.busy_ms}
-    slower = [min(await _times(ask, lanes, [row], _LOOKS)) / grids[way][0][place]
-              for way, lanes in _ways(threads).items()]
-    return max(slower) <= _ALIKE * min(slower)
-
-
-def _ways(threads: Sequence[int]) -> dict[str, Sequence[int]]:
-    """Return the lanes that run at the same time in each way to compute."""
-    others = list(range(1, len(threads)))
-    return {"wide": [0], "alone": [1], "busy": others} if others else {"wide": [0]}
-
-
-async def _times(ask: Ask, lanes: Sequence[int], batch: Sequence[Sequence[int]], repeats: int) -> list[float]:
-    await _together(ask, lanes, batch)  # the first of a shape fills caches, and compiles in some runtimes
-    return [max(await _together(ask, lanes, batch)) for _ in range(repeats)]
 
 
 async def _together(ask: Ask, lanes: Sequence[int], batch: Sequence[Sequence[int]]) -> list[float]:

@@ -14,7 +14,7 @@ from plimsoll.core.errors import ChildError, PlimsollError, RunError
 from plimsoll.core.parts import Runtime
 from plimsoll.core.store import write_atomic
 from plimsoll.serve import company, parity
-from plimsoll.serve.costs import Costs, Forecast, fits, measure
+from plimsoll.serve.costs import Costs, Forecast, measure
 from plimsoll.serve.engine import Engine
 from plimsoll.serve.link import Worker
 from plimsoll.serve.metrics import Metrics
@@ -53,15 +53,15 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
     """Return an engine that is ready to answer, its lanes warm.
 
     tables: by version, those that this server knows; this version's is added. budget_s: for the cost table,
-    where there is none yet for this version on this machine, or the one that was kept does not fit any more. keep:
-    write it down.
+    where there is none yet for this version on this machine. keep: write it down.
     Raises what keeps the version from being opened.
     """
     reading = await asyncio.to_thread(Reading, version.artifact, version.folder)
     plan = lanes_of(version.artifact.runtime, threads)
     place = costs_file(settings.run, machine)
-    costs = tables.get(version.name)
+    costs = tables.get(version.name) or known(place, version.name, plan)
     if costs is not None:
+        tables[version.name] = costs
         forecast = Forecast(costs)
         engine = Engine(version, reading, forecast, [plan[i] for i in kept(forecast, plan)], settings, metrics)
         await engine.start()
@@ -77,18 +77,11 @@ async def opened(version: Version, settings: Settings, metrics: Metrics, threads
             return (time.perf_counter() - began) * 1e3
 
         filler = reading.filler()
-        costs = known(place, version.name, plan)
-        if costs is not None and keep and not await fits(costs, ask, plan, filler):
-            _log.warning("the cost table that was kept does not fit what the machine does now; it is measured again")
-            costs = None
-        if costs is None:
-            began = time.perf_counter()
-            alone = await company.apart(lambda rows: worker.ask(worker.lanes[0], rows), filler, version.artifact,
-                                        budget_s / 3)
-            left_s = budget_s - (time.perf_counter() - began)
-            costs = await measure(ask, plan, filler, left_s, version.name, machine, alone)
-        else:
-            keep = False  # it is there
+        began = time.perf_counter()
+        alone = await company.apart(lambda rows: worker.ask(worker.lanes[0], rows), filler, version.artifact,
+                                    budget_s / 3)
+        left_s = budget_s - (time.perf_counter() - began)
+        costs = await measure(ask, plan, filler, left_s, version.name, machine, alone)
         forecast = Forecast(costs)
         needed = kept(forecast, plan)
         for lane in worker.lanes:
