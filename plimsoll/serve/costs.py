@@ -23,7 +23,9 @@ MOST_ROWS = 8
 
 _ROWS = (1, 2, 4, 8)
 _REPEATS, _SINGLE_REPEATS = 3, 8
-"""Single rows take little time and say which lanes there are: one held-up call must not settle that."""
+_SHARE = 0.25
+"""Single rows say which lanes there are, and one held-up call must not settle that: they are timed more often where
+that takes no more than this share of the time that is left."""
 _NOISY = 1.5
 _WORTH = 0.95
 """All threads for a single row must take at most this share of the time that its share of them takes."""
@@ -42,7 +44,7 @@ class Costs(Record):
     """Times of batches by rows and length in tokens.
 
     Lane 0 has all threads and the others share them out: batches run one at a time on the one, or side by side on the
-    others, whichever answers more rows.
+    others, whichever answers more rows under load.
     """
 
     version: str
@@ -71,7 +73,7 @@ class Costs(Record):
         return self.noise <= _NOISY
 
     def narrow_pays(self) -> bool:
-        """Return whether batches side by side answer more rows in a second of load than one batch with all threads."""
+        """Return whether batches side by side answer as many rows in a second, or nearly, as one with all threads."""
         if not self.busy_ms:
             return False
         lanes = len(self.threads) - 1
@@ -131,8 +133,10 @@ async def measure(ask: Ask, threads: Sequence[int], filler: Sequence[int], budge
         batch = [filler[: max(1, length - i)] for i in range(rows)]
         left_s = budget_s - (time.perf_counter() - started)
         likely_ms = sum(_near(times, rows, length) for times in found.values())
-        repeats = _SINGLE_REPEATS if rows == 1 else _REPEATS
-        if rows * length > min(lengths) and (repeats + 1) * likely_ms / 1e3 > left_s:
+        repeats = _REPEATS
+        if rows == 1 and 0 < (_SINGLE_REPEATS + 1) * likely_ms / 1e3 <= left_s * _SHARE:
+            repeats = _SINGLE_REPEATS
+        if rows * length > min(lengths) and (_REPEATS + 1) * likely_ms / 1e3 > left_s:
             continue
         for way, lanes in ways.items():
             await _together(ask, lanes, batch)  # the first of a shape fills caches, and compiles in some runtimes

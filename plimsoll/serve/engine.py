@@ -125,11 +125,13 @@ class Engine:
 
     def submit(self, ticket: Ticket) -> Refusal | None:
         """Take a request in, or return why not; `ticket.done` is called later, never from here."""
-        if self.worker is None or len(ticket.rows) > self.queue.room():
-            return self.full(len(ticket.rows))
+        if (refusal := self.full(len(ticket.rows))) is not None:
+            return refusal
         now, rows, forecast = time.perf_counter(), ticket.rows, self.forecast
         work_ms = sum([forecast.row_ms[len(ids)] for ids in rows])
-        single_ms = forecast.quiet_ms[1][max(map(len, rows))]
+        longest = max(map(len, rows))
+        idle = len(rows) == 1 and not self._running  # then it gets all threads, where that helps
+        single_ms = (forecast.wide_ms if idle and forecast.widens(longest) else forecast.quiet_ms)[1][longest]
         if (refusal := admit(self._load(now, ticket.deadline), len(rows), work_ms, single_ms,
                              (ticket.deadline - now) * 1e3)) is not None:
             return refusal

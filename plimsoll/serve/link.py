@@ -36,8 +36,6 @@ class Lane:
     number: int
     threads: int
     transport: asyncio.Transport | None = None
-    end: socket.socket | None = None
-    """What the transport writes to."""
     asked: dict[int, Heard] = field(default_factory=dict[int, "Heard"])
     since: float = 0.0
     """When it was last asked or last answered, by `time.perf_counter`."""
@@ -79,7 +77,6 @@ class Worker:
         try:
             for lane, end in zip(worker.lanes, ours, strict=True):
                 end.setblocking(False)
-                lane.end = end
                 await loop.create_unix_connection(lambda lane=lane: _Reader(worker, lane), sock=end)
             async with asyncio.timeout(_START_S):
                 versions = await asyncio.gather(*worker._hello)
@@ -106,7 +103,7 @@ class Worker:
         if not lane.asked:
             lane.since = time.perf_counter()
         lane.asked[self._number] = heard
-        _write_now(lane, lane.transport, ipc.frame(Kind.RUN, self._number, ipc.pack_rows(rows)))
+        lane.transport.write(ipc.frame(Kind.RUN, self._number, ipc.pack_rows(rows)))
 
     async def ask(self, lane: Lane, rows: Sequence[Sequence[int]]) -> Answer:
         """Return a lane's answer. Raises what went wrong with the batch, ChildError when the worker died."""
@@ -195,19 +192,6 @@ class Worker:
     async def gone(self) -> None:
         """Return once the process has ended and left nothing behind."""
         await asyncio.to_thread(self._process.wait)
-
-
-def _write_now(lane: Lane, transport: asyncio.Transport, data: bytes) -> None:
-    """Write to a lane, at once where nothing is before it: the transport waits until the loop has its next turn."""
-    if lane.end is not None and not transport.get_write_buffer_size():
-        try:
-            data = data[lane.end.send(data) :]
-        except BlockingIOError:
-            pass
-        except OSError:  # it is gone: the transport hears of it by itself, and tells
-            return
-    if data:
-        transport.write(data)
 
 
 class _Reader(asyncio.Protocol):

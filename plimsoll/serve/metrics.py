@@ -1,7 +1,8 @@
 """What a server counts, as Prometheus reads it.
 
-Written by hand: a count is one addition on the loop's own thread, where the usual client takes a lock and a look-up of
-labels for each. The format is Prometheus' text exposition format 0.0.4.
+Written by hand: a count is one addition on the loop's own thread, a time one entry of a list that is sorted into its
+histogram later, where the usual client takes a lock and a look-up of labels for each. The format is
+Prometheus' text exposition format 0.0.4.
 """
 
 from __future__ import annotations
@@ -102,11 +103,10 @@ class Metrics:
             self._sort()
 
     def _sort(self) -> None:
-        if self._times:
-            times_s = np.array(self._times) / 1e3
-            for histogram, values in zip((self.seconds, *self.stages.values()), times_s.T, strict=True):
+        times, self._times = self._times, []
+        if times:
+            for histogram, values in zip((self.seconds, *self.stages.values()), np.array(times).T / 1e3, strict=True):
                 histogram.add_all(values)
-            self._times.clear()
 
     def text(self, now: Mapping[str, float], version: str) -> str:
         """Return all of it; now: values that are read and not counted, by name."""

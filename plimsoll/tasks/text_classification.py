@@ -104,4 +104,4 @@ class TextClassification(Task):
         """Return the label of the largest logit, float32 [labels], and its probability."""
         best = int(outputs.argmax())
         # the softmax of the largest logit, shifted by it so that nothing overflows
-        return Prediction(labels[best], 1 / float(np.add.reduce(np.exp(outputs - outputs[best]))))
+        return Prediction(labels[best], float(1 / np.add.reduce(np.exp(outputs - outputs[best]))))

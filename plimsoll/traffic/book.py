@@ -77,7 +77,8 @@ class Book:
         if status != 200 or answer is None:
             return
         # nearly all name the same version in the same words, and words are found sooner than an expression
-        if not self._named or answer.body.find(self._named) < 0:
+        at = answer.body.find(b'"version"')
+        if at >= 0 and not (self._named and answer.body.startswith(self._named, at)):
             self._look_for_version(now, answer.body)
         if self._keep_every and self._accepted % self._keep_every == 0:
             self.kept.append((answer.head, answer.body))

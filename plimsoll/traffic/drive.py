@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from plimsoll.traffic.arrivals import Times
@@ -115,13 +116,14 @@ def _punctual() -> Iterator[None]:
 
     Only in the main thread of a process: no file of another thread says how late it may be woken.
     """
-    try:
-        was = _SLACK.read_text()
-        _SLACK.write_text("1")
-    except OSError:  # another system, or one that does not let us
-        yield
-        return
+    was = ""
+    if threading.current_thread() is threading.main_thread():
+        with suppress(OSError):  # another system, or one that does not let us
+            was = _SLACK.read_text()
+            _SLACK.write_text("1")
     try:
         yield
     finally:
-        _SLACK.write_text(was)
+        if was:
+            with suppress(OSError):
+                _SLACK.write_text(was)

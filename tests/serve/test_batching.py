@@ -85,6 +85,24 @@ def test_a_batch_keeps_the_deadlines_in_it_unless_even_one_row_alone_could_not(
     assert len(batch.rows) == 1 or batch.predicted_ms / 1e3 <= min(r.deadline for r in batch.rows)
 
 
+@given(arriving=arrivals, each=st.floats(0, 1), drift=st.floats(0.5, 3.0))
+def test_no_other_batch_with_the_urgent_row_would_take_less_time_for_each_row(
+    arriving: list[tuple[int, float]], each: float, drift: float
+) -> None:
+    machine, rows = forecast(each=each), [row(n, deadline / 100) for n, deadline in arriving]
+    queue = queue_of(rows, each=each)
+    batch = queue.pick(0.0, 1, drift)
+    assert batch is not None
+    urgent = min(rows, key=lambda r: (r.deadline, r.number))
+    in_order = sorted(rows, key=lambda r: (len(r.ids), r.number))
+    place, slack_ms = in_order.index(urgent), urgent.deadline * 1e3 / drift
+    costs = [ms / (last - first + 1)
+             for first in range(place + 1) for last in range(place, min(first + MOST_ROWS, len(rows)))
+             if (ms := machine.crowded_ms[last - first + 1][len(in_order[last].ids)]) <= slack_ms]
+    if costs and len(rows) > 1:
+        assert batch.predicted_ms / drift / len(batch.rows) <= min(costs) * 1.03 + 1e-9
+
+
 def test_rows_of_a_length_run_together_and_the_odd_one_does_not() -> None:
     queue = queue_of([row(8), row(64), row(9), row(8), row(10)], each=0.5)
     batch = queue.pick(0.0, 1)

@@ -26,6 +26,18 @@ def test_rows_come_out_of_a_stream_that_is_cut_anywhere(batches: list[list[list[
     assert [ipc.unpack_rows(f.payload) for f in found] == batches
 
 
+@given(batches=st.lists(rows, max_size=4), odd=st.integers(0, 4), cut=st.integers(1, 11))
+def test_frames_that_come_whole_and_one_that_does_not_keep_their_order(
+    batches: list[list[list[int]]], odd: int, cut: int
+) -> None:
+    frames, found = ipc.Frames(), []
+    for i, batch in enumerate(batches):
+        one = ipc.frame(Kind.RUN, i, ipc.pack_rows(batch))
+        for part in (one[:cut], one[cut:]) if i == odd else (one,):
+            found += frames.feed(part)
+    assert [(f.number, ipc.unpack_rows(f.payload)) for f in found] == list(enumerate(batches))
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (2, 4, 3), (1, 1)])
 def test_an_answer_keeps_its_shape_its_values_and_what_is_not_there(shape: tuple[int, ...]) -> None:
     outputs = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)

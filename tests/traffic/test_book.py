@@ -27,6 +27,7 @@ def told(*bodies: bytes) -> list[tuple[float, str]]:
     ([body("v1"), body("v1").replace(b": ", b":"), body("v1")], [(0.0, "v1")]),
     ([body("v1"), body("v10"), body("v1")], [(0.0, "v1"), (1.0, "v10"), (2.0, "v1")]),
     ([b"{}", body("v1"), b"{}", body("v1")], [(1.0, "v1")]),
+    ([body("v1"), b'{"version": "v2", "before": {"version": "v1"}}'], [(0.0, "v1"), (1.0, "v2")]),
 ])
 def test_a_version_is_noted_when_it_is_another_than_the_one_before(
     bodies: list[bytes], versions: list[tuple[float, str]]
