@@ -44,6 +44,9 @@ _MORE_CAUTION, _LESS_CAUTION, _CALMER, _MOST_CAUTION = 1.1, 0.9999, 0.98, 8.0
 they are; each answer in time, and each look at the worker, make them shorter. At a thousand requests a second two such
 moments a second are the most that there are for long, whatever the table and the drift do not see, and half a minute
 after the last nothing of it is left."""
+_EASY, _EASED = 0.25, 0.995
+"""An answer that took less than a quarter of what its deadline allowed makes them shorter by more: such answers come
+where little waits, and there a server that is still careful would refuse for nothing."""
 _CALM_S = 30.0
 """A worker that lived so long starts again at once; sooner, each time later."""
 
@@ -282,8 +285,9 @@ class Engine:
             ticket.over, ticket.parts = True, ()  # which point back: nothing is left for the garbage collector
             if now > ticket.deadline:
                 self._metrics.late += 1  # it is sent all the same: it is computed, and somebody may still want it
-            else:
-                self.caution = max(1.0, self.caution * _LESS_CAUTION)
+            elif self.caution > 1.0:
+                easy = now - ticket.queued < _EASY * (ticket.deadline - ticket.queued)
+                self.caution = max(1.0, self.caution * (_EASED if easy else _LESS_CAUTION))
             ticket.queue_ms = (run.began - ticket.queued) * 1e3
             ticket.pad_ms, ticket.compute_ms = answer.pad_ms, answer.compute_ms
             ticket.done(ticket)

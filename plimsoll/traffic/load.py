@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,8 @@ def load(question: Question, report: Report = lambda event: None, logs: Path | N
     machine = fingerprint().digest
     sending = Sending(service, bodies.requests(service, made, question.deadline_ms), question.wires, question.timeout_s)
     asked = _asked(question)
-    job = _Job(question, asked, sending, machine, report)
+    patient = replace(sending, requests=bodies.requests(service, made, None))
+    job = _Job(question, asked, sending, patient, machine, report)
     highest: Highest | None = None
     found: UnderLoad | None = None
     generated: LoadGen | None = None
@@ -136,6 +137,8 @@ class _Job:
     question: Question
     asked: Asked
     sending: Sending
+    patient: Sending
+    """The same without a deadline."""
     machine: str
     report: Report
 
@@ -170,13 +173,15 @@ class _Job:
         """Search for the highest rate that holds the limit."""
         q = self.question
         assert q.p99_ms is not None
-        with Sender(self.sending) as sender:
-            begin = q.rate_per_s
-            if begin is None:
+        begin = q.rate_per_s
+        if begin is None:
+            # with deadlines a service would refuse most of them, and be busy with that
+            with Sender(self.patient) as sender:
                 run = sender.closed(min(32, q.wires), _PROBE_S)
-                answered = int((run.accepted & (run.done < _PROBE_S)).sum()) / _PROBE_S
-                self.report({"stage": "rate", "note": f"{answered:,.0f} requests/s when it always has something to do"})
-                begin = rate.probed(answered)
+            answered = int((run.accepted & (run.done < _PROBE_S)).sum()) / _PROBE_S
+            self.report({"stage": "rate", "note": f"{answered:,.0f} requests/s when it always has something to do"})
+            begin = rate.probed(answered)
+        with Sender(self.sending) as sender:
 
             def try_(rate_per_s: float, watch: rate.Watch) -> UnderLoad:
                 # another seed for each step: no step is to meet the bursts of the one before

@@ -330,7 +330,9 @@ def test_a_prediction_counts_what_a_lane_has_been_given(made: Any) -> None:
     asyncio.run(check())
 
 
-def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(made: Any) -> None:
+def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def check() -> None:
         engine, paper = made()
         done: list[Ticket] = []
@@ -347,12 +349,25 @@ def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(ma
             paper.answer()
         cautious = engine.gauges()["caution"]
         assert cautious > 1.1
+        monkeypatch.setattr("plimsoll.serve.engine._EASY", 0.0)
         for _ in range(500):
             assert engine.submit(ticket([[3] * 8], done)) is None
             paper.answer()
         assert 1 < engine.caution < cautious
         for _ in range(150):  # five a second
             engine.tick()
+        assert engine.caution == 1
+
+    asyncio.run(check())
+
+
+def test_what_made_it_careful_is_forgotten_soon_where_answers_come_long_before_their_deadlines(made: Any) -> None:
+    async def check() -> None:
+        engine, paper = made()
+        engine.caution = 8.0
+        for i in range(500):
+            assert engine.submit(ticket([[i] * 8], [])) is None
+            paper.answer()
         assert engine.caution == 1
 
     asyncio.run(check())
