@@ -42,11 +42,10 @@ _DRIFT_STEP = 0.05
 _MORE_CAUTION, _LESS_CAUTION, _CALMER, _MOST_CAUTION = 1.1, 0.9999, 0.98, 8.0
 """A moment in which requests that were taken in are found to be late makes predictions longer by a tenth, however many
 they are; each answer in time, and each look at the worker, make them shorter. At a thousand requests a second two such
-moments a second are the most that there are for long, whatever the table and the drift do not see, and half a minute
-after the last nothing of it is left."""
-_EASY, _EASED = 0.25, 0.995
-"""An answer that took less than a quarter of what its deadline allowed makes them shorter by more: such answers come
-where little waits, and there a server that is still careful would refuse for nothing."""
+moments a second are the most that there are for long, whatever the table and the drift do not see."""
+_NO_LATE_S, _CALM_SOON = 3.0, 0.8
+"""So long after the last such moment each look makes them shorter by more: a storm is forgotten within five seconds,
+and a server that is still careful would refuse for nothing."""
 _CALM_S = 30.0
 """A worker that lived so long starts again at once; sooner, each time later."""
 
@@ -100,6 +99,7 @@ class Engine:
         self.drift = 1.0
         self.caution = 1.0
         """By what factor predictions were too short of late, as broken deadlines tell."""
+        self._late_at = -math.inf
         self.promised = 0
         """Requests that are its to answer, from before their texts are tokenized; kept by those who ask."""
         self.worker: Worker | None = None
@@ -285,14 +285,14 @@ class Engine:
             ticket.over, ticket.parts = True, ()  # which point back: nothing is left for the garbage collector
             if now > ticket.deadline:
                 self._metrics.late += 1  # it is sent all the same: it is computed, and somebody may still want it
-            elif self.caution > 1.0:
-                easy = now - ticket.queued < _EASY * (ticket.deadline - ticket.queued)
-                self.caution = max(1.0, self.caution * (_EASED if easy else _LESS_CAUTION))
+            else:
+                self.caution = max(1.0, self.caution * _LESS_CAUTION)
             ticket.queue_ms = (run.began - ticket.queued) * 1e3
             ticket.pad_ms, ticket.compute_ms = answer.pad_ms, answer.compute_ms
             ticket.done(ticket)
 
     def _too_late(self) -> None:
+        self._late_at = time.perf_counter()
         self.caution = min(self.caution * _MORE_CAUTION, _MOST_CAUTION)
 
     def _fail(self, ticket: Ticket, failure: Failure, message: str) -> None:
@@ -339,7 +339,7 @@ class Engine:
     def tick(self) -> None:
         """Look after the worker: ask idle lanes for a sign of life, and end one that owes an answer for too long."""
         now, worker = time.perf_counter(), self.worker
-        self.caution = max(1.0, self.caution * _CALMER)
+        self.caution = max(1.0, self.caution * (_CALMER if now - self._late_at < _NO_LATE_S else _CALM_SOON))
         if worker is None or worker.killed:
             return
         self._pump(now)

@@ -330,9 +330,7 @@ def test_a_prediction_counts_what_a_lane_has_been_given(made: Any) -> None:
     asyncio.run(check())
 
 
-def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(
-    made: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(made: Any) -> None:
     async def check() -> None:
         engine, paper = made()
         done: list[Ticket] = []
@@ -349,7 +347,6 @@ def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(
             paper.answer()
         cautious = engine.gauges()["caution"]
         assert cautious > 1.1
-        monkeypatch.setattr("plimsoll.serve.engine._EASY", 0.0)
         for _ in range(500):
             assert engine.submit(ticket([[3] * 8], done)) is None
             paper.answer()
@@ -361,13 +358,17 @@ def test_broken_deadlines_make_predictions_longer_and_kept_ones_shorter_again(
     asyncio.run(check())
 
 
-def test_what_made_it_careful_is_forgotten_soon_where_answers_come_long_before_their_deadlines(made: Any) -> None:
+def test_a_storm_is_forgotten_soon_once_nothing_is_late_any_more(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
-        engine, paper = made()
+        engine, _ = made()
+        engine._too_late()
         engine.caution = 8.0
-        for i in range(500):
-            assert engine.submit(ticket([[i] * 8], [])) is None
-            paper.answer()
+        for _ in range(12):  # two seconds and a half
+            engine.tick()
+        assert engine.caution > 6
+        monkeypatch.setattr("plimsoll.serve.engine._NO_LATE_S", 0.0)
+        for _ in range(12):
+            engine.tick()
         assert engine.caution == 1
 
     asyncio.run(check())
