@@ -111,6 +111,9 @@ class Asking:
         """Check it and go on, now or in turns with others."""
         engine = self._engine = self._home.engine
         self._check()
+        if time.perf_counter() > self._deadline:
+            self._refuse(Refusal("deadline", "the deadline passed before the texts were looked at", 1.0))
+            return
         refusal = None if engine is None else engine.full(len(self._texts)) or self._rate()
         if refusal is not None or engine is None:
             self._refuse(refusal or Refusal("unavailable", "no version is in service", 1000.0))
@@ -182,7 +185,8 @@ class Asking:
         ticket = self._ticket = Ticket(rows, self._deadline, lambda ticket: self._go_on(self._computed, engine))
         refusal = engine.submit(ticket)
         if refusal is not None:
-            if self._request.caller is not None:
+            if self._request.caller is not None and refusal.code == "overloaded":
+                # not where its own deadline was too near: its texts were read for nothing
                 self._request.caller.give_back(len(self._texts))
             self._leave()
             self._refuse(refusal)

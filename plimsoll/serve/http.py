@@ -105,6 +105,10 @@ class Front:
         for connection in [c for c in self.connections if c.over_time(now)]:
             connection.time_out()
 
+    def busy(self) -> bool:
+        """Return whether a request is on its way in, or an answer on its way out."""
+        return any(connection.busy() for connection in self.connections)
+
     def end_idle(self) -> None:
         """Take no more requests: connections close once they have their answers."""
         self.closing = True
@@ -116,8 +120,8 @@ class Connection(asyncio.Protocol):
     """One client."""
 
     __slots__ = ("_ahead", "_answering", "_chunks", "_count", "_fed", "_front", "_header_bytes", "_headers", "_held",
-                 "_parser", "_paused", "_phase", "_refused", "_request", "_settings", "_since", "_stalled",
-                 "_transport", "_url")
+                 "_left", "_parser", "_paused", "_phase", "_refused", "_request", "_settings", "_since", "_stalled",
+                 "_took_turn", "_transport", "_turn_comes", "_url")
 
     def __init__(self, front: Front) -> None:
         self._front, self._settings = front, front.settings
@@ -131,11 +135,15 @@ class Connection(asyncio.Protocol):
         """Being received."""
         self._answering: Request | None = None
         self._ahead: deque[Request] = deque()
+        self._took_turn = self._turn_comes = False
+        """Of what one read brought a single request is answered at once; others have their turn before the next."""
         self._refused = False
         """The connection ends after what was written; what else comes is not looked at."""
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = self._fed = self._held = self._count = 0
+        self._left = 0
+        """Bytes of the body that are still to come of a request that offered another protocol."""
         self._chunks: list[bytes] = []
         self._paused = False
 
@@ -154,10 +162,14 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         self._fed += len(data)
+        self._took_turn = False
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # refused when its headers were complete
+            if self._left:
+                self._unparsed(data)
+            else:
+                self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as e:
+            self._unparsed(data[e.args[0] :])
         except httptools.HttpParserError as e:
             self._refuse(400, "malformed", f"not HTTP/1.1: {e}")
         if self._phase == "headers" and self._fed > self._settings.header_bytes + len(data):
@@ -226,14 +238,19 @@ class Connection(asyncio.Protocol):
             self._refuse(400, "malformed", "the header Host is missing")
             return
         if self._parser.should_upgrade():
-            # its body would not be parsed as one
-            self._refuse(501, "upgrade", "this server speaks HTTP/1.1 and nothing else")
-            return
+            # Java's client and curl --http2 offer HTTP/2 with their first request, and take HTTP/1.1 (RFC 9110, 7.8).
+            # It is answered as if it had not, and the connection ends with it: the parser takes no body after an offer.
+            request.keep_alive = False
+            if request.method == "CONNECT" or b"transfer-encoding" in self._headers:
+                self._refuse(501, "upgrade", "this server speaks HTTP/1.1 and nothing else")
+                return
         announced = self._headers.get(b"content-length", b"0")
         if not announced.isdigit() or int(announced[:20]) > self._settings.body_bytes:
             self._refuse_body()
             return
         self._front.app.headers(request)
+        if self._parser.should_upgrade():
+            self._left = int(announced)
         if self._refused or self._headers.get(b"expect", b"").lower() != b"100-continue":
             return
         if self._answering is None and self._transport is not None:
@@ -254,19 +271,34 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Answer the request, or let it wait for those before it."""
-        if self._refused or self._request is None:
+        if self._refused or self._request is None or self._left:
             return
         request, self._request = self._request, None
         request.body, self._chunks = b"".join(self._chunks), []
         self._held = 0  # the request's own from here on
-        request.keep_alive = self._parser.should_keep_alive() and not self._front.closing
+        request.keep_alive = request.keep_alive and self._parser.should_keep_alive() and not self._front.closing
         request.arrived = self._since = time.perf_counter()
         self._phase = "idle"
         self._ahead.append(request)
         if len(self._ahead) >= _AHEAD and self._transport is not None and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        self._next()
+        if self._took_turn:
+            self._next_in_turn()
+        else:
+            self._took_turn = True
+            self._next()
+
+    def _unparsed(self, data: bytes) -> None:
+        """Take in what follows the headers of a request that offered another protocol."""
+        if self._refused or not self._left:
+            return
+        part = data[: self._left]
+        if part:
+            self.on_body(part)
+        self._left -= len(part)
+        if not self._left:
+            self.on_message_complete()
 
     # -- answers
 
@@ -276,11 +308,11 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         whole = request is self._answering
-        if not whole and self._answering is not None:
-            # the answer to an earlier request comes first; this one is refused by the end of the connection
+        if not whole and (self._answering is not None or self._ahead):
+            # the answers to earlier requests come first; this one is refused by the end of the connection
             self._refused = True
             return
-        last = not whole or not request.keep_alive or self._front.closing or self._refused
+        last = not whole or not request.keep_alive or self._front.closing or (self._refused and not self._ahead)
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b%b\r\n" % (
             _STATUS[status], kind, len(body), self._front.date, extra, b"connection: close\r\n" if last else b"")
         transport.write(head if request.method == "HEAD" else head + body)
@@ -291,10 +323,20 @@ class Connection(asyncio.Protocol):
         if last:
             self._end(transport, linger=not whole or self._refused)
         elif self._ahead:
-            asyncio.get_running_loop().call_soon(self._next)
+            self._next_in_turn()
         elif self._paused:
             self._paused = False
             transport.resume_reading()
+
+    def _next_in_turn(self) -> None:
+        """Go on with what waits when others have had their turn."""
+        if not self._turn_comes:
+            self._turn_comes = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_comes = False
+        self._next()
 
     def _next(self) -> None:
         if self._answering is not None or not self._ahead or self._stalled is not None or self._transport is None:
@@ -341,6 +383,11 @@ class Connection(asyncio.Protocol):
         limits = {"new": settings.header_s, "headers": settings.header_s, "body": settings.body_s,
                   "idle": settings.idle_s, "linger": _LINGER_S}
         return now - self._since > limits[self._phase]
+
+    def busy(self) -> bool:
+        """Return whether a request is on its way in, or an answer on its way out."""
+        return self._phase in ("headers", "body") or self._answering is not None or bool(self._ahead) or (
+            self._transport is not None and self._transport.get_write_buffer_size() > 0)
 
     def time_out(self) -> None:
         """End the connection, with a word where there is a request to answer."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -156,7 +157,12 @@ class Worker:
         if frame.kind == Kind.HELLO:
             hello.set_result(str(ipc.unpack_json(frame.payload)["version"]))
         elif frame.kind == Kind.ANSWER:
-            lane.asked.pop(frame.number)(ipc.unpack_answer(frame.payload))
+            try:
+                answer = ipc.unpack_answer(frame.payload)
+            except (struct.error, ValueError):
+                self.kill()  # it writes what is no answer: who waits hears of its death
+                return
+            lane.asked.pop(frame.number)(answer)
         elif frame.kind == Kind.FAILED:
             error = revive(cast(dict[str, str], ipc.unpack_json(frame.payload)))
             if hello.done():

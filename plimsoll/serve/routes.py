@@ -60,6 +60,8 @@ class Routes:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._model = f"/v2/models/{home.name}"
+        self._told: tuple[str, bytes, bytes] = ("", b"", b"")
+        """Of a version the description as JSON and as a page."""
         self._table: dict[str, tuple[str, str, Callable[[Request], None]]] = {
             "/predict": ("POST", "predict", self._predict),
             "/v2": ("GET", "v2", self._server),
@@ -158,11 +160,11 @@ class Routes:
 
     def _openapi(self, request: Request) -> None:
         if (engine := self._in_service(request)) is not None:
-            self._json(request, self._described(engine))
+            self._write(request, 200, self._described(engine)[1], JSON)
 
     def _page(self, request: Request) -> None:
         if (engine := self._in_service(request)) is not None:
-            self._write(request, 200, openapi.page(self._described(engine)).encode(), _HTML, _SAFE)
+            self._write(request, 200, self._described(engine)[2], _HTML, _SAFE)
 
     # -- what they share
 
@@ -172,10 +174,13 @@ class Routes:
             self._error(request, 503, "unavailable", "no version is in service", 1000.0)
         return engine
 
-    def _described(self, engine: Engine) -> dict[str, Any]:
+    def _described(self, engine: Engine) -> tuple[str, bytes, bytes]:
         version = engine.version
-        return openapi.document(version.artifact, self._home.name, version.name, self._home.settings,
-                                keys=self._home.keys is not None)
+        if self._told[0] != version.name:  # a page takes milliseconds, in which nobody else is answered
+            document = openapi.document(version.artifact, self._home.name, version.name, self._home.settings,
+                                        keys=self._home.keys is not None)
+            self._told = (version.name, _encode(document), openapi.page(document).encode())
+        return self._told
 
     def _path(self, request: Request) -> str:
         """Return the path, of a model's version the model's: the one in service is the only one there is."""

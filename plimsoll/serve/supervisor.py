@@ -33,7 +33,10 @@ from plimsoll.serve.settings import Settings
 _log = logging.getLogger("plimsoll.serve")
 
 _TICK_S = 0.2
+_FILES = 256
 _WATCH_TICKS = 5
+_LONGEST_WATCH_S = 60.0
+"""Between looks at an artifact that is not whole; the first comes after two seconds."""
 _FLUSH_S = 1.0
 """For clients to take their last answers, when the server ends."""
 SWAP_MEASURE_S = 0.5
@@ -61,7 +64,10 @@ class Server:
         self.grpc_port = 0
         self._ticking: asyncio.Task[None] | None = None
         self._swapping: asyncio.Task[None] | None = None
-        self._again = False
+        self._again = self._stopping = False
+        self._torn = 0
+        """Times in a row that the run folder held an artifact that was not whole."""
+        self._look_at = 0.0
         self._seen: tuple[int, int] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._outgoing: list[Engine] = []
@@ -118,24 +124,29 @@ class Server:
 
     async def stop(self) -> None:
         """Take nothing new, answer what was taken in, and end."""
+        self._stopping = True
+        if self._swapping is not None:  # the version that is in service stays it
+            self._swapping.cancel()
+            await asyncio.gather(self._swapping, return_exceptions=True)
         if self._listening is not None:
             self._listening.close()
         self._front.end_idle()
-        if self._rpc is not None:
-            await self._rpc.stop(self.settings.drain_s)
-        if self.engine is not None:
-            await self.engine.drain(self.settings.drain_s)
-        for task in (self._swapping, self._ticking):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        await asyncio.gather(*self._retiring, return_exceptions=True)
-        engine, self.engine = self.engine, None
-        if engine is not None:
-            await engine.close()
-        last = time.perf_counter() + _FLUSH_S
-        while self._front.connections and time.perf_counter() < last:
+        end = time.perf_counter() + self.settings.drain_s
+        engine = self.engine
+        await asyncio.gather(*([] if self._rpc is None else [self._rpc.stop(self.settings.drain_s)]),
+                             *([] if engine is None else [engine.drain(self.settings.drain_s)]))
+        # who was in the middle of a request is answered, too; what is written reaches who reads it
+        soon = time.perf_counter() + _FLUSH_S
+        while self._front.connections and time.perf_counter() < (end if self._front.busy() else soon):
             await asyncio.sleep(0.01)
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        self.engine = None
+        if engine is not None:
+            await engine.drain(_FLUSH_S)
+            await engine.close()
         for connection in list(self._front.connections):
             connection.time_out()
         if self._tracing is not None:
@@ -174,21 +185,31 @@ class Server:
     async def _swap(self) -> None:
         while True:
             self._again = False
+            if self._stopping:
+                return
             try:
                 await self._take_up()
-            except (PlimsollError, OSError) as e:
+            except Exception as e:  # the border: whatever is wrong with a new version, the one in service goes on
                 self.metrics.swaps["refused"] += 1
-                _log.error("the new version is refused, the one in service stays: %s", e)
+                _log.error("the new version is refused, the one in service stays: %s", e,
+                           exc_info=not isinstance(e, PlimsollError | OSError))
             if not self._again:
                 return
 
     async def _take_up(self) -> None:
         """Open the new version beside the old, compare them, and put it in its place; what the old has it answers."""
         settings, old = self.settings, self.engine
-        name = await asyncio.to_thread(versions.offered, settings.run)
-        if old is None or name == old.version.name:
-            return
-        version = await asyncio.to_thread(versions.take, settings.run, self._shelf)
+        try:
+            name = await asyncio.to_thread(versions.offered, settings.run)
+            if old is None or name == old.version.name:
+                return
+            version = await asyncio.to_thread(versions.take, settings.run, self._shelf)
+        except (PlimsollError, OSError):
+            # whoever watches the folder looks again: files that are copied into it come one after the other
+            self._torn += 1
+            self._seen, self._look_at = None, time.perf_counter() + min(_LONGEST_WATCH_S, 2.0**self._torn)
+            raise
+        self._torn = 0
         new, found = await opening.successor(
             version, old.version.artifact, list(self._recent), settings, self.metrics, self._threads, self._machine,
             self._tables, budget_s=min(SWAP_MEASURE_S, settings.measure_s))
@@ -214,15 +235,21 @@ class Server:
         while True:
             await asyncio.sleep(_TICK_S)
             ticks += 1
-            self._front.sweep()
-            for engine in (self.engine, *self._outgoing):
-                if engine is not None:
-                    engine.tick()
-            if self.settings.watch and self.engine is not None and ticks % _WATCH_TICKS == 0:
-                stamp = versions.stamp(self.settings.run)
-                if stamp is not None and stamp != self._seen:
-                    self._seen = stamp
-                    self.swap()
+            try:
+                self._look_after(watch=self.settings.watch and ticks % _WATCH_TICKS == 0)
+            except Exception:  # the border: nothing else would cut slow clients off or end a worker that hangs
+                _log.exception("a look at connections and workers failed")
+
+    def _look_after(self, *, watch: bool) -> None:
+        self._front.sweep()
+        for engine in (self.engine, *self._outgoing):
+            if engine is not None:
+                engine.tick()
+        if watch and self.engine is not None and time.perf_counter() >= self._look_at:
+            stamp = versions.stamp(self.settings.run)
+            if stamp is not None and stamp != self._seen:
+                self._seen = stamp
+                self.swap()
 
 
 def cannot_listen(settings: Settings, e: OSError) -> UserError:
@@ -245,6 +272,7 @@ def serve(settings: Settings, ready: Callable[[Server], None]) -> int:
 
     Returns the exit code: 0 after an orderly end.
     """
+    _open_files(settings)
     factory = _loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_until_told(settings, ready))
@@ -294,6 +322,22 @@ def _service(server: Server) -> Any:
     return Rpc(server)
 
 
+def _open_files(settings: Settings) -> None:
+    """Let this process have as many sockets as connections, and files beside them for a worker and a swap."""
+    try:
+        import resource
+    except ImportError:  # Windows, which sets no such limit
+        return
+    wanted = settings.connections + _FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        _log.warning("this process may have %d open files, and %d connections need %d: raise ulimit -n", hard,
+                     settings.connections, wanted)
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
@@ -309,7 +353,8 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(settings.certificate, settings.private_key)
+        # without a password of ours OpenSSL would ask the terminal for one
+        context.load_cert_chain(settings.certificate, settings.private_key, password=lambda: "")
     except (OSError, ssl.SSLError) as e:
         raise UserError(f"the certificate or its key cannot be used: {e}",
                         "give PEM files that belong together, the key without a password") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -85,7 +86,6 @@ def test_a_head_request_gets_the_headers_of_a_get(served: Running) -> None:
     (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 70 + b"\r\n", 431),
     (b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"b" * 5000 + b"\r\n\r\n", 431),
     (b"GET /" + b"a" * 9000, 431),
-    (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", 501),
 ])
 def test_what_is_wrong_on_the_wire_is_refused_and_the_connection_ends(
     served: Running, sent: bytes, status: int
@@ -94,6 +94,64 @@ def test_what_is_wrong_on_the_wire_is_refused_and_the_connection_ends(
     assert reply.status == status
     assert reply.headers["connection"] == "close"
     assert reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize("sent", [
+    b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n\r\n",
+    b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    HEAD + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY,
+])
+@pytest.mark.parametrize("piece", [1, 100, 10_000])
+def test_who_offers_another_protocol_is_answered_in_this_one(served: Running, sent: bytes, piece: int) -> None:
+    with connected(served) as s:
+        for at in range(0, len(sent), piece):
+            s.sendall(sent[at : at + piece])
+        reply = Reply(everything(s))
+    assert reply.status == 200
+    assert reply.headers["connection"] == "close"
+    assert served.do(lambda: served.server._front.bodies) == 0
+
+
+def test_what_was_asked_before_something_wrong_is_answered(served: Running) -> None:
+    assert statuses(served.raw(WHOLE * 3 + b"nonsense\r\n\r\n")) == [200] * 3
+
+
+class Wire(asyncio.Transport):
+    """A client that takes everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.answers += bytes(data).startswith(b"HTTP/1.1 200 ")
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+def test_of_a_flood_in_one_packet_one_request_is_answered_before_others_have_their_turn(served: Running) -> None:
+    wire = Wire()
+
+    connection = served.do(served.server._front.connection)
+
+    def flood() -> int:
+        connection.connection_made(wire)
+        connection.data_received(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n" * 50)
+        return wire.answers
+
+    assert served.do(flood) == 1
+    until(lambda: wire.answers == 50)
+    served.do(lambda: connection.connection_lost(None))
 
 
 def test_a_large_body_is_refused_before_it_is_sent_and_the_sender_sees_why(served: Running) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from plimsoll.core.errors import ChildError, RunError
+from plimsoll.serve import ipc
 from plimsoll.serve.link import Worker
 from plimsoll.testing.server import write_artifact
 
@@ -53,6 +54,20 @@ def test_who_waits_for_a_worker_that_is_killed_hears_of_it_at_once(tmp_path: Pat
         return found
 
     assert all(isinstance(error, ChildError) for error in asyncio.run(session()))
+
+
+def test_a_worker_that_answers_what_is_no_answer_is_ended_and_who_waits_hears_of_it(tmp_path: Path) -> None:
+    async def session() -> None:
+        worker, _ = await Worker.start(write_artifact(tmp_path / "a", speed="slow", delay_ms=5000), (1,))
+        asked = asyncio.ensure_future(worker.ask(worker.lanes[0], [[3]]))
+        await asyncio.sleep(0.1)
+        worker.heard(worker.lanes[0], ipc.Frame(ipc.Kind.ANSWER, next(iter(worker.lanes[0].asked)), b"odd"))
+        with pytest.raises(ChildError, match="died"):
+            async with asyncio.timeout(2):
+                await asked
+        await worker.close()
+
+    asyncio.run(session())
 
 
 def test_signals_that_are_meant_for_the_supervisor_leave_its_worker_at_work(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,11 +21,12 @@ from typing import Any
 
 import pytest
 
+from plimsoll.core.artifact import Artifact, seal
 from plimsoll.core.errors import RunError, UserError
-from plimsoll.serve import costs, supervisor
+from plimsoll.serve import costs, opening, supervisor
 from plimsoll.serve.keys import make
 from plimsoll.serve.supervisor import Server, named
-from plimsoll.testing.server import Load, Running, settings_of, until, write_artifact
+from plimsoll.testing.server import Load, Reply, Running, everything, settings_of, until, write_artifact
 
 
 @pytest.fixture
@@ -115,6 +117,67 @@ def test_a_watched_folder_is_taken_up_by_itself(run: Path) -> None:
         before = running.server.engine.version.name  # type: ignore[union-attr]
         write_artifact(run / "artifact", delay_ms=0.06)
         until(lambda: running.server.engine.version.name != before)  # type: ignore[union-attr]
+
+
+def test_a_watched_folder_whose_files_come_one_after_the_other_is_looked_at_again(run: Path, tmp_path: Path) -> None:
+    with Running(settings_of(run, watch=True)) as running:
+        before = running.server.engine.version.name  # type: ignore[union-attr]
+        new = write_artifact(tmp_path / "new", delay_ms=0.06)
+        (new / "null.json").write_text((new / "null.json").read_text() + " ")
+        seal(new, Artifact.from_file(new / "artifact.json"))
+        shutil.copyfile(new / "artifact.json", run / "artifact" / "artifact.json")
+        until(lambda: running.server.metrics.swaps["refused"] > 0)
+        shutil.copyfile(new / "null.json", run / "artifact" / "null.json")
+        until(lambda: running.server.engine.version.name != before)  # type: ignore[union-attr]
+
+
+def test_whatever_is_wrong_with_a_new_version_is_counted_and_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd(*given: Any, **more: Any) -> Any:
+        raise KeyError("vocab")
+
+    with Running(settings_of(run)) as running:
+        write_artifact(run / "artifact", delay_ms=0.06)
+        monkeypatch.setattr(opening, "successor", odd)
+        running.do(running.server.swap)
+        assert running.server.metrics.swaps == {"taken": 0, "refused": 1}
+        assert running.ask("POST", "/predict", {"texts": ["light"]}).status == 200
+    assert "KeyError" in caplog.text
+
+
+def test_who_is_in_the_middle_of_a_request_when_the_server_ends_is_answered(run: Path) -> None:
+    body = b'{"texts": ["light"]}'
+    with Running(settings_of(run)) as running, socket.create_connection(running.address, timeout=5) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:5])
+        until(lambda: running.do(lambda: running.server._front.bodies) == 5)
+        running.loop.call_soon_threadsafe(running._over.set)
+        until(lambda: running.server._stopping)
+        time.sleep(0.3)
+        client.sendall(body[5:])
+        assert Reply(everything(client)).status == 200
+
+
+def test_a_deadline_that_has_passed_costs_no_look_at_the_texts(run: Path) -> None:
+    with Running(settings_of(run)) as running:
+        reply = running.ask("POST", "/predict", {"texts": ["light"]}, {"Plimsoll-Deadline-Ms": "0.000001"})
+        assert (reply.status, reply.json["error"]["code"]) == (429, "deadline")
+        assert "before the texts were looked at" in reply.json["error"]["message"]
+
+
+def test_there_may_be_as_many_sockets_as_connections(monkeypatch: pytest.MonkeyPatch, run: Path,
+                                                     caplog: pytest.LogCaptureFixture) -> None:
+    import resource
+
+    given: list[Any] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: given.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, 524_288))
+    supervisor._open_files(settings_of(run, connections=1024))
+    assert given[0][0] > 1024
+    assert not caplog.records
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, 1024))
+    supervisor._open_files(settings_of(run, connections=1024))
+    assert "ulimit -n" in caplog.text
 
 
 def test_a_killed_worker_fails_what_was_in_flight_at_once_and_is_back_soon(run: Path) -> None:
