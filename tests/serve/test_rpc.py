@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,45 @@ def test_keys_are_asked_for_here_too_but_not_of_health(artifact: Path, tmp_path:
             error: Any = refused.value
             assert error.code().name == "UNAUTHENTICATED"
             call(running, name, **fields, metadata=(("authorization", f"Bearer {key}"),))
+
+
+def test_a_key_is_asked_for_before_the_message_is_received(artifact: Path, tmp_path: Path) -> None:
+    key, over = make(tmp_path / "keys", "web"), threading.Event()
+
+    def nothing_yet() -> Iterator[bytes]:
+        over.wait()
+        yield from ()
+
+    with Running(settings_of(artifact, grpc_port=0, keys=tmp_path / "keys", body_bytes=20_000)) as running:
+        with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
+            there = channel.stream_unary(f"/{SERVICE}/ModelInfer")
+            try:
+                for headers in ((), (("authorization", "Bearer other"),), (("authorization", f"Basic {key}"),)):
+                    with pytest.raises(grpc.RpcError) as refused:
+                        there(nothing_yet(), timeout=10, metadata=headers)
+                    error: Any = refused.value
+                    assert error.code().name == "UNAUTHENTICATED"
+                    assert "authorization: Bearer KEY" in error.details()
+                    assert dict(error.trailing_metadata())["plimsoll-code"] == "unauthorized"
+            finally:
+                over.set()
+        with pytest.raises(grpc.RpcError) as large:
+            call(running, "ModelInfer", **text("a" * 20_001))
+        error = large.value
+        assert error.code().name == "UNAUTHENTICATED"
+        assert running.server.metrics.responses["grpc_infer", 401] == 4
+
+
+def test_a_key_has_its_rate_here_too(artifact: Path, tmp_path: Path) -> None:
+    slow, free = make(tmp_path / "keys", "slow", rows_per_s=0.001), make(tmp_path / "keys", "free")
+    with Running(settings_of(artifact, grpc_port=0, keys=tmp_path / "keys")) as running:
+        call(running, "ModelInfer", **text("light"), metadata=(("authorization", f"Bearer {slow}"),))
+        with pytest.raises(grpc.RpcError) as refused:
+            call(running, "ModelInfer", **text("light"), metadata=(("authorization", f"Bearer {slow}"),))
+        error: Any = refused.value
+        assert dict(error.trailing_metadata())["plimsoll-code"] == "rate_limited"
+        for _ in range(3):
+            call(running, "ModelInfer", **text("light"), metadata=(("authorization", f"Bearer {free}"),))
 
 
 def test_a_port_that_is_taken_is_said_to_be(artifact: Path) -> None:
