@@ -95,6 +95,8 @@ class Rpc:
         door = Door(home, self._abort)
         self._server = grpc.aio.server(interceptors=[door], maximum_concurrent_rpcs=settings.connections, options=[
             ("grpc.max_receive_message_length", settings.body_bytes),
+            # none but identity: a compressed message would be blown up in memory before its size is refused
+            ("grpc.compression_enabled_algorithms_bitset", 1),
             ("grpc.max_metadata_size", settings.header_bytes),
             ("grpc.max_connection_idle_ms", round(settings.idle_s * 1e3)),
             ("grpc.so_reuseport", 0),

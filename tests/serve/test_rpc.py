@@ -99,6 +99,20 @@ def test_what_is_wrong_is_refused_in_words(running: Running, fields: dict[str, A
     assert says in error.details()
 
 
+def test_a_compressed_message_is_refused(running: Running) -> None:
+    asked = MESSAGES["ModelInferRequest"](**text("light " * 100)).SerializeToString()
+    read = MESSAGES["ModelInferResponse"].FromString
+    with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
+        there = channel.unary_unary(f"/{SERVICE}/ModelInfer", response_deserializer=read)
+        for method in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            with pytest.raises(grpc.RpcError) as refused:
+                there(asked, timeout=10, compression=method)
+            error: Any = refused.value
+            assert error.code().name == "UNIMPLEMENTED"
+            assert "disabled" in error.details()
+        assert there(asked, timeout=10).outputs[0].contents.bytes_contents == [b"light"]
+
+
 def test_bytes_that_are_no_message_do_no_harm(running: Running) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
         with pytest.raises(grpc.RpcError):
