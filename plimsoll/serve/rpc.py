@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, over gRPC: the same requests into the same queue as over HTTP.
 
-A call's own deadline counts as its `Plimsoll-Deadline-Ms`, a call that is cancelled is dropped, and a refusal is
-RESOURCE_EXHAUSTED with `retry-after-ms` in the trailing metadata.
+A call's own deadline of up to an hour counts as its `Plimsoll-Deadline-Ms`, a call that is cancelled is dropped, and a
+refusal is RESOURCE_EXHAUSTED with `retry-after-ms` in the trailing metadata. Compressed messages are refused.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ _CODES = {400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTI
           413: grpc.StatusCode.INVALID_ARGUMENT, 429: grpc.StatusCode.RESOURCE_EXHAUSTED,
           500: grpc.StatusCode.INTERNAL, 503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.DEADLINE_EXCEEDED}
 _SIZE = struct.Struct("<I")
+_LONGEST_DEADLINE_S = 3600.0
+"""As over HTTP; a call that has longer gets the server's own."""
+_ROUNDED_S = 10.0
+"""Longer than a client said is a deadline of about an hour on the wire, where gRPC keeps three digits or so of it."""
 _OPEN = {f"/{rpc_messages.SERVICE}/{name}" for name in ("ServerLive", "ServerReady")}
 """What can be asked without a key."""
 _CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
@@ -236,9 +240,9 @@ def _asked(context: Any) -> dict[bytes, bytes]:
     """Return a call's headers, its own deadline among them."""
     found = _headers(context.invocation_metadata())
     left_s: float | None = context.time_remaining()
-    if left_s is not None:
-        # a client without a deadline shows as one of years
-        found.setdefault(DEADLINE, f"{min(max(left_s * 1e3, 0.001), 3_600_000):.3f}".encode())
+    # one of more, such as of the years that may stand for none at all, says nothing of what its client waits for
+    if left_s is not None and left_s <= _LONGEST_DEADLINE_S + _ROUNDED_S:
+        found.setdefault(DEADLINE, f"{min(max(left_s, 1e-6), _LONGEST_DEADLINE_S) * 1e3:.3f}".encode())
     return found
 
 

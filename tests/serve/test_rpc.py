@@ -27,13 +27,14 @@ def running(artifact: Path) -> Iterator[Running]:
         yield server
 
 
-def call(running: Running, method: str, /, metadata: Any = (), **fields: Any) -> tuple[Any, Any]:
+def call(running: Running, method: str, /, metadata: Any = (), timeout: float | None = 10,
+         **fields: Any) -> tuple[Any, Any]:
     """Return the answer and what came after it."""
     asked = MESSAGES[f"{method}Request"](**fields).SerializeToString()
     with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
         read = MESSAGES[f"{method}Response"].FromString
         there = channel.unary_unary(f"/{SERVICE}/{method}", response_deserializer=read)
-        found, done = there.with_call(asked, timeout=10, metadata=metadata)
+        found, done = there.with_call(asked, timeout=timeout, metadata=metadata)
         return found, dict(done.trailing_metadata())
 
 
@@ -146,10 +147,23 @@ def test_a_call_that_is_too_late_is_refused_and_one_that_is_given_up_is_dropped(
         assert running.do(lambda: len(running.server.engine.queue)) == 0
 
 
+@pytest.mark.parametrize("timeout", [None, 7200])
+def test_a_call_without_a_deadline_has_the_servers(tmp_path: Path, timeout: float | None) -> None:
+    write_artifact(tmp_path / "slow" / "artifact", speed="slow", delay_ms=100)
+    with Running(settings_of(tmp_path / "slow", grpc_port=0, threads=1, deadline_ms=20)) as running:
+        with pytest.raises(grpc.RpcError) as refused:
+            call(running, "ModelInfer", timeout=timeout, **text("a"))
+        error: Any = refused.value
+        assert dict(error.trailing_metadata())["plimsoll-code"] == "deadline"
+        for own in (60, 3600):
+            call(running, "ModelInfer", timeout=own, **text("a"))
+
+
 def test_keys_are_asked_for_here_too_but_not_of_health(artifact: Path, tmp_path: Path) -> None:
     key = make(tmp_path / "keys", "web")
     with Running(settings_of(artifact, grpc_port=0, keys=tmp_path / "keys")) as running:
         assert call(running, "ServerReady")[0].ready
+        fields: dict[str, Any]
         for name, fields in (("ModelInfer", text("light")), ("ModelMetadata", {"name": "tiny"})):
             with pytest.raises(grpc.RpcError) as refused:
                 call(running, name, **fields)
