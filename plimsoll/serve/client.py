@@ -11,6 +11,8 @@ import random
 import ssl
 import time
 from collections.abc import Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -21,6 +23,9 @@ from plimsoll.core.prediction import Embedding, Entity, Labelling, Prediction, S
 _AGAIN = (429, 503)
 _BETWEEN = (500, 502, 503, 504)
 """Of something between here and a server, such as a proxy whose server died: a server of ours gives a code with it."""
+_DIED = "worker_died"
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+"""Between tries where the server names no time: each wait is twice the one before."""
 _JITTER = 0.1
 """Share of a wait that is drawn at random on top, so that refused clients do not come back all at once."""
 
@@ -37,7 +42,8 @@ class Client:
     """One connection to a server, kept open. Use as a context manager, or call `close`. Not for several threads.
 
     What a server refuses under load, or cannot answer while its worker starts again, is asked again after the time
-    that the server named, until `patience_s` is over; so is what a proxy lost. Asking twice changes nothing.
+    that the server named, until `patience_s` is over; so is what a proxy lost. Asking twice changes nothing. Only what
+    was being computed when the worker died is asked just once more: it may be what the worker died of.
     """
 
     def __init__(self, url: str, key: str | None = None, *, deadline_ms: float | None = None, patience_s: float = 10.0,
@@ -77,13 +83,17 @@ class Client:
             return []
         body = json.dumps({"texts": [t if isinstance(t, str) else list(t) for t in texts]}).encode()
         end = time.monotonic() + self._patience_s
+        unnamed_s, died = _FIRST_WAIT_S, False
         while True:
             try:
                 said = self._asked("POST", "/predict", body)
             except Refused as e:
-                wait_s = (e.retry_after_s or 0.1) * (1 + _JITTER * random.random())
-                if not _passes(e) or time.monotonic() + wait_s > end:
+                wait_s = (e.retry_after_s or unnamed_s) * (1 + _JITTER * random.random())
+                if not _passes(e) or (died and e.code == _DIED) or time.monotonic() + wait_s > end:
                     raise
+                died = died or e.code == _DIED
+                if not e.retry_after_s:
+                    unnamed_s = min(2 * unnamed_s, _LONGEST_WAIT_S)
                 time.sleep(wait_s)
             else:
                 self.version = str(said["version"])
@@ -168,7 +178,12 @@ def _retry_after_s(response: http.client.HTTPResponse) -> float | None:
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             found = float(response.headers.get(name, ""))
-        except ValueError:  # absent, or a date, which nothing of ours sends
+        except ValueError:  # absent, or a date
             continue
         return max(0.0, found * unit)
-    return None
+    try:
+        date = parsedate_to_datetime(response.headers.get("retry-after", ""))
+    except (ValueError, OverflowError):  # absent, or no date either; a year may have any number of digits
+        return None
+    # HTTP's dates are GMT; one that does not name its zone would be taken for one of here
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())

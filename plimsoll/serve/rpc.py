@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, over gRPC: the same requests into the same queue as over HTTP.
 
-A call's own deadline counts as its `Plimsoll-Deadline-Ms`, a call that is cancelled is dropped, and a refusal is
-RESOURCE_EXHAUSTED with `retry-after-ms` in the trailing metadata.
+A call's own deadline of up to an hour counts as its `Plimsoll-Deadline-Ms`, a call that is cancelled is dropped, and a
+refusal is RESOURCE_EXHAUSTED with `retry-after-ms` in the trailing metadata. Compressed messages are refused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 
 import grpc
@@ -26,6 +27,14 @@ _CODES = {400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTI
           413: grpc.StatusCode.INVALID_ARGUMENT, 429: grpc.StatusCode.RESOURCE_EXHAUSTED,
           500: grpc.StatusCode.INTERNAL, 503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.DEADLINE_EXCEEDED}
 _SIZE = struct.Struct("<I")
+_LONGEST_DEADLINE_S = 3600.0
+"""As over HTTP; a call that has longer gets the server's own."""
+_ROUNDED_S = 10.0
+"""Longer than a client said is a deadline of about an hour on the wire, where gRPC keeps three digits or so of it."""
+_OPEN = {f"/{rpc_messages.SERVICE}/{name}" for name in ("ServerLive", "ServerReady")}
+"""What can be asked without a key."""
+_CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
+"""Of the call that is being handled: gRPC handles each in a context of its own."""
 
 
 class Refused(Exception):
@@ -55,6 +64,31 @@ class Call:
             self.answer.set_result((body, extra))
 
 
+class Door(grpc.aio.ServerInterceptor):
+    """Asks for a key when a call's metadata is here: before its message is received, let alone parsed."""
+
+    def __init__(self, home: Home, abort: Callable[[Any, Refused], Awaitable[None]]) -> None:
+        self._home, self._abort = home, abort
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """Return what handles a call, or a handler that refuses it."""
+        handler, keys = await continuation(handler_call_details), self._home.keys
+        if handler is None or keys is None or handler_call_details.method in _OPEN:
+            return handler
+        headers = _headers(handler_call_details.invocation_metadata)
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        caller = keys.caller(key.strip()) if scheme.lower() == b"bearer" else None
+        if caller is None:
+            # of a single message gRPC would wait for the whole before it asked a handler; of a stream it need not
+            return grpc.stream_unary_rpc_method_handler(self._refuse)
+        _CALLER.set(caller)
+        return handler
+
+    async def _refuse(self, messages: Any, context: Any) -> None:
+        await self._abort(context, Refused(
+            401, "unauthorized", "this server wants an API key as metadata: authorization: Bearer KEY"))
+
+
 class Rpc:
     """The service of a server."""
 
@@ -62,8 +96,11 @@ class Rpc:
         self._home = home
         self._messages = rpc_messages.messages()
         settings = home.settings
-        self._server = grpc.aio.server(maximum_concurrent_rpcs=settings.connections, options=[
+        door = Door(home, self._abort)
+        self._server = grpc.aio.server(interceptors=[door], maximum_concurrent_rpcs=settings.connections, options=[
             ("grpc.max_receive_message_length", settings.body_bytes),
+            # none but identity: a compressed message would be blown up in memory before its size is refused
+            ("grpc.compression_enabled_algorithms_bitset", 1),
             ("grpc.max_metadata_size", settings.header_bytes),
             ("grpc.max_connection_idle_ms", round(settings.idle_s * 1e3)),
             ("grpc.so_reuseport", 0),
@@ -118,7 +155,7 @@ class Rpc:
 
     async def _ModelInfer(self, message: Any, context: Any) -> Any:
         try:
-            call = Call(_headers(context), self._caller(context))
+            call = Call(_asked(context), _CALLER.get())
             self._ask(message, call)
             try:
                 body, timing = await call.answer
@@ -183,19 +220,8 @@ class Rpc:
         engine = self._home.engine
         return engine is not None and engine.ready
 
-    def _caller(self, context: Any) -> Caller | None:
-        keys = self._home.keys
-        if keys is None:
-            return None
-        scheme, _, key = _headers(context).get(b"authorization", b"").partition(b" ")
-        caller = keys.caller(key.strip()) if scheme.lower() == b"bearer" else None
-        if caller is None:
-            raise Refused(401, "unauthorized", "this server wants an API key as metadata: authorization: Bearer KEY")
-        return caller
-
     async def _guarded(self, context: Any, made: Callable[[], Any]) -> Any:
         try:
-            self._caller(context)
             return made()
         except Refused as e:
             await self._abort(context, e)
@@ -206,13 +232,17 @@ class Rpc:
         await context.abort(_CODES[e.status], e.message, (("plimsoll-code", e.code), *again))
 
 
-def _headers(context: Any) -> dict[bytes, bytes]:
-    found = {key.encode(): value if isinstance(value, bytes) else value.encode()
-             for key, value in context.invocation_metadata()}
+def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> dict[bytes, bytes]:
+    return {key.encode(): value if isinstance(value, bytes) else value.encode() for key, value in metadata}
+
+
+def _asked(context: Any) -> dict[bytes, bytes]:
+    """Return a call's headers, its own deadline among them."""
+    found = _headers(context.invocation_metadata())
     left_s: float | None = context.time_remaining()
-    if left_s is not None:
-        # a client without a deadline shows as one of years
-        found.setdefault(DEADLINE, f"{min(max(left_s * 1e3, 0.001), 3_600_000):.3f}".encode())
+    # one of more, such as of the years that may stand for none at all, says nothing of what its client waits for
+    if left_s is not None and left_s <= _LONGEST_DEADLINE_S + _ROUNDED_S:
+        found.setdefault(DEADLINE, f"{min(max(left_s, 1e-6), _LONGEST_DEADLINE_S) * 1e3:.3f}".encode())
     return found
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -94,6 +95,42 @@ def test_its_patience_ends_and_what_would_not_help_is_not_tried() -> None:
     with scripted([(429, {"Retry-After-Ms": "1"}, late)]) as (url, _), Client(url) as client, pytest.raises(
             Refused, match="too short"):
         client.predict(["x"])
+
+
+def test_what_the_worker_died_of_is_asked_once_more_and_not_again() -> None:
+    died: Script = [(503, {"Retry-After-Ms": "1"}, {"error": {"code": "worker_died", "message": "it died"}})]
+    starting: Script = [(503, {"Retry-After-Ms": "1"}, {"error": {"code": "unavailable", "message": "not yet"}})]
+    script = [*died, *starting, *starting, *died, *died, *starting, *starting, GOOD]
+    with scripted(script) as (url, seen), Client(url) as client:
+        with pytest.raises(Refused, match="it died") as refused:
+            client.predict(["x"])
+        assert refused.value.code == "worker_died"
+        assert len(seen) == 4
+        assert client.predict(["x"])[0].label == "music"  # another call has its own try
+
+
+def test_it_waits_longer_each_time_where_the_server_names_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    busy = {"error": {"code": "overloaded", "message": "later"}}
+    past, nonsense = {"Retry-After": formatdate(0, usegmt=True)}, {"Retry-After": "Mon, 1 Jan 9999999999999 00:00:00"}
+    headers: list[dict[str, str]] = [{}, past, nonsense, {"Retry-After-Ms": "30"}, {}, {}, {}, {}]
+    script: Script = [(429, one, busy) for one in headers]
+    with scripted([*script, GOOD]) as (url, seen), Client(url) as client:
+        assert client.predict(["x"])[0].label == "music"
+    assert len(seen) == 9
+    for wait, least in zip(waits, (0.1, 0.2, 0.4, 0.03, 0.8, 1.6, 2.0, 2.0), strict=True):
+        assert least <= wait <= 1.1 * least
+
+
+@pytest.mark.parametrize("zone", ["GMT", "-0000"])
+def test_a_time_to_come_back_may_be_a_date(zone: str) -> None:
+    busy = {"error": {"code": "overloaded", "message": "later"}}
+    date = formatdate(time.time() + 3600, usegmt=True).replace("GMT", zone)
+    with scripted([(503, {"Retry-After": date}, busy)]) as (url, _), Client(url) as client:
+        with pytest.raises(Refused, match="later") as refused:
+            client.predict(["x"])
+        assert refused.value.retry_after_s == pytest.approx(3600, abs=60)
 
 
 def test_what_a_proxy_lost_is_asked_again_and_what_a_server_failed_at_is_not() -> None:

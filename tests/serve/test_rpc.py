@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,14 @@ def running(artifact: Path) -> Iterator[Running]:
         yield server
 
 
-def call(running: Running, method: str, /, metadata: Any = (), **fields: Any) -> tuple[Any, Any]:
+def call(running: Running, method: str, /, metadata: Any = (), timeout: float | None = 10,
+         **fields: Any) -> tuple[Any, Any]:
     """Return the answer and what came after it."""
     asked = MESSAGES[f"{method}Request"](**fields).SerializeToString()
     with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
         read = MESSAGES[f"{method}Response"].FromString
         there = channel.unary_unary(f"/{SERVICE}/{method}", response_deserializer=read)
-        found, done = there.with_call(asked, timeout=10, metadata=metadata)
+        found, done = there.with_call(asked, timeout=timeout, metadata=metadata)
         return found, dict(done.trailing_metadata())
 
 
@@ -98,6 +100,20 @@ def test_what_is_wrong_is_refused_in_words(running: Running, fields: dict[str, A
     assert says in error.details()
 
 
+def test_a_compressed_message_is_refused(running: Running) -> None:
+    asked = MESSAGES["ModelInferRequest"](**text("light " * 100)).SerializeToString()
+    read = MESSAGES["ModelInferResponse"].FromString
+    with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
+        there = channel.unary_unary(f"/{SERVICE}/ModelInfer", response_deserializer=read)
+        for method in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            with pytest.raises(grpc.RpcError) as refused:
+                there(asked, timeout=10, compression=method)
+            error: Any = refused.value
+            assert error.code().name == "UNIMPLEMENTED"
+            assert "disabled" in error.details()
+        assert there(asked, timeout=10).outputs[0].contents.bytes_contents == [b"light"]
+
+
 def test_bytes_that_are_no_message_do_no_harm(running: Running) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
         with pytest.raises(grpc.RpcError):
@@ -131,16 +147,68 @@ def test_a_call_that_is_too_late_is_refused_and_one_that_is_given_up_is_dropped(
         assert running.do(lambda: len(running.server.engine.queue)) == 0
 
 
+@pytest.mark.parametrize("timeout", [None, 7200])
+def test_a_call_without_a_deadline_has_the_servers(tmp_path: Path, timeout: float | None) -> None:
+    write_artifact(tmp_path / "slow" / "artifact", speed="slow", delay_ms=100)
+    with Running(settings_of(tmp_path / "slow", grpc_port=0, threads=1, deadline_ms=20)) as running:
+        with pytest.raises(grpc.RpcError) as refused:
+            call(running, "ModelInfer", timeout=timeout, **text("a"))
+        error: Any = refused.value
+        assert dict(error.trailing_metadata())["plimsoll-code"] == "deadline"
+        for own in (60, 3600):
+            call(running, "ModelInfer", timeout=own, **text("a"))
+
+
 def test_keys_are_asked_for_here_too_but_not_of_health(artifact: Path, tmp_path: Path) -> None:
     key = make(tmp_path / "keys", "web")
     with Running(settings_of(artifact, grpc_port=0, keys=tmp_path / "keys")) as running:
         assert call(running, "ServerReady")[0].ready
+        fields: dict[str, Any]
         for name, fields in (("ModelInfer", text("light")), ("ModelMetadata", {"name": "tiny"})):
             with pytest.raises(grpc.RpcError) as refused:
                 call(running, name, **fields)
             error: Any = refused.value
             assert error.code().name == "UNAUTHENTICATED"
             call(running, name, **fields, metadata=(("authorization", f"Bearer {key}"),))
+
+
+def test_a_key_is_asked_for_before_the_message_is_received(artifact: Path, tmp_path: Path) -> None:
+    key, over = make(tmp_path / "keys", "web"), threading.Event()
+
+    def nothing_yet() -> Iterator[bytes]:
+        over.wait()
+        yield from ()
+
+    with Running(settings_of(artifact, grpc_port=0, keys=tmp_path / "keys", body_bytes=20_000)) as running:
+        with grpc.insecure_channel(f"127.0.0.1:{running.server.grpc_port}") as channel:
+            there = channel.stream_unary(f"/{SERVICE}/ModelInfer")
+            try:
+                for headers in ((), (("authorization", "Bearer other"),), (("authorization", f"Basic {key}"),)):
+                    with pytest.raises(grpc.RpcError) as refused:
+                        there(nothing_yet(), timeout=10, metadata=headers)
+                    error: Any = refused.value
+                    assert error.code().name == "UNAUTHENTICATED"
+                    assert "authorization: Bearer KEY" in error.details()
+                    assert dict(error.trailing_metadata())["plimsoll-code"] == "unauthorized"
+            finally:
+                over.set()
+        with pytest.raises(grpc.RpcError) as large:
+            call(running, "ModelInfer", **text("a" * 20_001))
+        error = large.value
+        assert error.code().name == "UNAUTHENTICATED"
+        assert running.server.metrics.responses["grpc_infer", 401] == 4
+
+
+def test_a_key_has_its_rate_here_too(artifact: Path, tmp_path: Path) -> None:
+    slow, free = make(tmp_path / "keys", "slow", rows_per_s=0.001), make(tmp_path / "keys", "free")
+    with Running(settings_of(artifact, grpc_port=0, keys=tmp_path / "keys")) as running:
+        call(running, "ModelInfer", **text("light"), metadata=(("authorization", f"Bearer {slow}"),))
+        with pytest.raises(grpc.RpcError) as refused:
+            call(running, "ModelInfer", **text("light"), metadata=(("authorization", f"Bearer {slow}"),))
+        error: Any = refused.value
+        assert dict(error.trailing_metadata())["plimsoll-code"] == "rate_limited"
+        for _ in range(3):
+            call(running, "ModelInfer", **text("light"), metadata=(("authorization", f"Bearer {free}"),))
 
 
 def test_a_port_that_is_taken_is_said_to_be(artifact: Path) -> None:
