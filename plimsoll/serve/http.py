@@ -184,6 +184,7 @@ class Connection(asyncio.Protocol):
         self._front.bodies -= self._held + sum(len(r.body) for r in self._ahead)
         self._held = 0
         self._ahead.clear()
+        self._parser = None  # which points back: nothing of a client is left for the garbage collector
         if self._answering is not None:
             self._front.bodies -= len(self._answering.body)
             gone, self._answering = self._answering.gone, None

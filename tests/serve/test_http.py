@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import time
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from plimsoll.serve.http import Connection
 from plimsoll.testing.server import Reply, Running, everything, settings_of, until, write_artifact
 
 BODY = b'{"texts": ["w1 music"]}'
@@ -180,6 +182,22 @@ def test_a_client_that_dribbles_its_headers_or_its_body_is_cut_off(served: Runni
                     continue
             assert Reply(found).status == 408
     assert time.monotonic() - began < 4
+
+
+def test_nothing_is_left_of_clients_that_went_and_no_collector_is_needed_for_it(served: Running) -> None:
+    def kept() -> int:
+        return sum(isinstance(one, Connection) for one in gc.get_objects())
+
+    gc.collect()
+    before = kept()
+    gc.disable()
+    try:
+        for _ in range(20):
+            assert statuses(served.raw(LAST)) == [200]
+        until(lambda: not served.do(lambda: len(served.server._front.connections)))
+        assert kept() - before <= 1  # the loop may still hold the last
+    finally:
+        gc.enable()
 
 
 def test_a_client_that_never_speaks_is_cut_off(served: Running) -> None:
