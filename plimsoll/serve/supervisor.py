@@ -34,6 +34,7 @@ _log = logging.getLogger("plimsoll.serve")
 
 _TICK_S = 0.2
 _FILES = 256
+"""Open files beside the connections: sockets of workers, and what a swap copies."""
 _WATCH_TICKS = 5
 _LONGEST_WATCH_S = 60.0
 """Between looks at an artifact that is not whole; the first comes after two seconds."""
