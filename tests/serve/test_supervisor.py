@@ -169,6 +169,7 @@ def test_there_may_be_as_many_sockets_as_connections(monkeypatch: pytest.MonkeyP
                                                      caplog: pytest.LogCaptureFixture) -> None:
     import resource
 
+    caplog.set_level("WARNING", logger="plimsoll.serve")  # whatever a library loaded before made of the root
     given: list[Any] = []
     monkeypatch.setattr(resource, "setrlimit", lambda what, limits: given.append(limits))
     monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, 524_288))
