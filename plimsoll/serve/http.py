@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import httptools
 
@@ -28,6 +28,11 @@ _HEADERS = 64
 """Most headers of a request."""
 _AHEAD = 16
 """Requests that a connection may send before the first is answered; then it is not read from."""
+_KNOWN_HEADS, _KNOWN_BYTES = 512, 512
+"""Heads that are known again, and the longest of them: a client sends the same one each time but for the length of its
+body, and a parser that calls back for each header takes a sixth of a small request's own work. Under 1 MB in all."""
+_SPECIAL = frozenset((b"transfer-encoding", b"expect", b"authorization", b"x-api-key", b"cookie"))
+"""With one of these a head is not known again: it asks for more than an answer, or is not to be kept."""
 _CHUNK_COST = 8
 """Bytes on the wire for each byte of a body, at most: more is a flood of tiny chunks."""
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -66,6 +71,15 @@ class Request:
         self._connection.respond(self, status, body, extra, kind)
 
 
+class Head(NamedTuple):
+    """What the parser made of a request's head: the same bytes at the same place mean the same again."""
+
+    method: str
+    path: str
+    headers: dict[bytes, bytes]
+    body_bytes: int
+
+
 class App(Protocol):
     """What answers requests."""
 
@@ -90,6 +104,8 @@ class Front:
         self.connections: set[Connection] = set()
         self.bodies = 0
         """Bytes of the bodies that are being received or answered."""
+        self.heads: dict[bytes, Head] = {}
+        """Of requests with nothing special about them, by their bytes."""
         self.date = b""
         self.closing = False
         self.sweep()
@@ -97,6 +113,12 @@ class Front:
     def connection(self) -> Connection:
         """Return the protocol of a new connection."""
         return Connection(self)
+
+    def learn(self, data: bytes, head: Head) -> None:
+        """Know a head again; of too many all are forgotten, and those in use are back at once."""
+        if len(self.heads) >= _KNOWN_HEADS:
+            self.heads.clear()
+        self.heads[data] = head
 
     def sweep(self) -> None:
         """Cut off connections that are over their time; call it several times a second."""
@@ -119,9 +141,9 @@ class Front:
 class Connection(asyncio.Protocol):
     """One client."""
 
-    __slots__ = ("_ahead", "_answering", "_chunks", "_count", "_fed", "_front", "_header_bytes", "_headers", "_held",
-                 "_left", "_parser", "_paused", "_phase", "_refused", "_request", "_settings", "_since", "_stalled",
-                 "_took_turn", "_transport", "_turn_comes", "_url")
+    __slots__ = ("_ahead", "_answering", "_chunks", "_count", "_fed", "_front", "_head", "_header_bytes", "_headers",
+                 "_held", "_left", "_parser", "_paused", "_phase", "_refused", "_request", "_settings", "_since",
+                 "_stalled", "_took_turn", "_transport", "_turn_comes", "_url")
 
     def __init__(self, front: Front) -> None:
         self._front, self._settings = front, front.settings
@@ -141,6 +163,8 @@ class Connection(asyncio.Protocol):
         """The connection ends after what was written; what else comes is not looked at."""
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
+        self._head: Head | None = None
+        """Of the last request that was parsed, where it may be known again."""
         self._header_bytes = self._fed = self._held = self._count = 0
         self._left = 0
         """Bytes of the body that are still to come of a request that offered another protocol."""
@@ -161,8 +185,15 @@ class Connection(asyncio.Protocol):
         """Parse what came."""
         if self._refused:
             return
-        self._fed += len(data)
         self._took_turn = False
+        # the parser has nothing of a request: what comes begins one
+        end = data.find(b"\r\n\r\n", 0, _KNOWN_BYTES) + 4 if self._phase in ("idle", "new") else 0
+        head = self._front.heads.get(data[:end])
+        if head is not None and len(data) == end + head.body_bytes:
+            self._known(head, data[end:])
+            return
+        self._fed += len(data)
+        self._head = None
         try:
             if self._left:
                 self._unparsed(data)
@@ -176,6 +207,9 @@ class Connection(asyncio.Protocol):
             self._refuse_headers()
         elif self._fed > self._settings.header_bytes + self._settings.body_bytes * _CHUNK_COST + len(data):
             self._refuse(413, "body_too_large", "too many bytes for the body they bring")
+        elif (head := self._head) is not None and end > 4 and len(data) == end + head.body_bytes and (
+                self._phase == "idle"):
+            self._front.learn(data[:end], head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop what nobody waits for any more."""
@@ -234,6 +268,7 @@ class Connection(asyncio.Protocol):
             return
         path = _path(self._url)
         request = self._request = Request(self, self._parser.get_method().decode("latin-1"), path, self._headers)
+        request.keep_alive = self._parser.should_keep_alive()
         self._phase, self._since = "body", time.perf_counter()
         if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
             self._refuse(400, "malformed", "the header Host is missing")
@@ -252,6 +287,8 @@ class Connection(asyncio.Protocol):
         self._front.app.headers(request)
         if self._parser.should_upgrade():
             self._left = int(announced)
+        elif request.keep_alive and self._headers.keys().isdisjoint(_SPECIAL):
+            self._head = Head(request.method, path, self._headers, int(announced))
         if self._refused or self._headers.get(b"expect", b"").lower() != b"100-continue":
             return
         if self._answering is None and self._transport is not None:
@@ -277,7 +314,7 @@ class Connection(asyncio.Protocol):
         request, self._request = self._request, None
         request.body, self._chunks = b"".join(self._chunks), []
         self._held = 0  # the request's own from here on
-        request.keep_alive = request.keep_alive and self._parser.should_keep_alive() and not self._front.closing
+        request.keep_alive = request.keep_alive and not self._front.closing
         request.arrived = self._since = time.perf_counter()
         self._phase = "idle"
         self._ahead.append(request)
@@ -289,6 +326,15 @@ class Connection(asyncio.Protocol):
         else:
             self._took_turn = True
             self._next()
+
+    def _known(self, head: Head, body: bytes) -> None:
+        """Take in a whole request whose head was parsed before; the parser sees nothing of it."""
+        request = self._request = Request(self, head.method, head.path, head.headers)
+        self._phase, self._fed = "body", 0
+        self._front.app.headers(request)
+        if body:
+            self.on_body(body)
+        self.on_message_complete()
 
     def _unparsed(self, data: bytes) -> None:
         """Take in what follows the headers of a request that offered another protocol."""
