@@ -22,6 +22,9 @@ namespace {
 // done. A thread takes its own slice first and then any that nobody has taken. So a helper that the system has not
 // woken yet costs nothing: the caller does its part, and it joins in at the phase it finds.
 
+// Calls at work in this process, of every session: a helper that waits for its own leaves the core to them.
+inline std::atomic<int> at_work{0};
+
 inline void breathe() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -56,7 +59,9 @@ private:
     struct alignas(64) Taken {
         std::atomic<int64_t> phase{0};  // the last in which this slice was taken
     };
-    static constexpr auto PATIENCE = std::chrono::microseconds(50);
+    // How long a helper stays awake for the next call. To wake it takes some 25 us, and while it is awake the machine is
+    // too: what carries a request from a client to its session and back finds a core that need not be started.
+    static constexpr auto PATIENCE = std::chrono::microseconds(500);
     static constexpr int PATIENT_SPINS = 2000;  // some 40 us
 
     void help(int member);
@@ -122,9 +127,11 @@ void Team::call(bool alone) {
         called_.store(walked_ + 1);  // so that it differs from the last even before the first
         wake();
     }
+    at_work++;  // after the helpers are called: they would take it for another session's
     Walk walk(*this, 0, alone, walked_);
     program_(whose_, walk);
     walked_ = walk.walked();
+    at_work--;
 }
 
 void Team::help(int member) {
@@ -138,7 +145,9 @@ void Team::help(int member) {
         const auto since = std::chrono::steady_clock::now();
         for (int spins = 1; called_.load(std::memory_order_acquire) == seen && !stopped_; spins++) {
             breathe();
-            if (spins % 64 || std::chrono::steady_clock::now() - since < PATIENCE) continue;
+            if (spins % 64) continue;
+            if (at_work.load(std::memory_order_relaxed) == 0 && std::chrono::steady_clock::now() - since < PATIENCE)
+                continue;
             std::unique_lock<std::mutex> hold(lock_);
             sleeping_++;
             wakened_.wait(hold, [&] { return called_.load() != seen || stopped_; });

@@ -157,8 +157,10 @@ class Queue:
         sizes = [(rows, times[rows][waiting[_last(place, rows)][0]]) for rows in range(1, most + 1)]
         in_time = [(rows, ms) for rows, ms in sizes if ms <= slack_ms] or sizes[:1]
         cheapest_ms = min([ms / rows for rows, ms in in_time])
-        # nearly as cheap and smaller is better: fewer rows wait for one another
-        rows, ms = next((rows, ms) for rows, ms in in_time if ms / rows <= cheapest_ms * _NEARLY)
+        nearly = [(rows, ms) for rows, ms in in_time if ms / rows <= cheapest_ms * _NEARLY]
+        # of those nearly as cheap the smallest, in which fewer rows wait for one another; but with another batch behind
+        # it the largest: each batch takes its turn of the supervisor, which runs on the same cores
+        rows, ms = nearly[-1 if len(waiting) > self.forecast.most_rows else 0]
         cut = len(in_time) < len(sizes) and min([ms / rows for rows, ms in sizes]) < cheapest_ms
         return rows, ms, cut
 

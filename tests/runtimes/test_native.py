@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from plimsoll.core.errors import RunError, Unsupported
 from plimsoll.core.parts import Sample, Session
 from plimsoll.runtimes import native as part
 from plimsoll.runtimes.native import Native
+from plimsoll.testing.server import until
 from plimsoll.train import encoder, export, shape
 
 BOTH, ALL = range(2), range(64)  # the heads and the neurons of a tiny layer
@@ -166,6 +168,21 @@ def test_sessions_are_independent_and_leave_no_thread(compiled: Path, all_length
     opened.clear()  # nobody closed it
     gc.collect()
     assert threads() <= before
+
+
+def test_helpers_sleep_when_nothing_is_asked(compiled: Path, all_lengths: list[list[int]]) -> None:
+    def threads() -> set[str]:
+        return set(os.listdir("/proc/self/task"))
+
+    def state(thread: str) -> str:
+        return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
+
+    before = threads()
+    with closing(Native(threads=3).open(compiled)) as opened:
+        opened.logits(all_lengths)
+        helpers = threads() - before
+        assert len(helpers) == 2
+        until(lambda: all(state(helper) == "S" for helper in helpers))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -152,6 +152,11 @@ def test_full_batches_are_called_so() -> None:
     assert (len(batch.rows), batch.reason) == (MOST_ROWS, "full")
 
 
+def test_of_sizes_as_cheap_the_smallest_runs_but_with_a_queue_behind_it_the_largest() -> None:
+    sizes = [queue_of([row(8) for _ in range(waiting)]).pick(0.0, 1) for waiting in (6, MOST_ROWS, MOST_ROWS + 1)]
+    assert [batch and len(batch.rows) for batch in sizes] == [1, 1, MOST_ROWS]
+
+
 def test_what_nobody_waits_for_any_more_leaves_the_queue() -> None:
     rows = [row(8, 0.5), row(9, 3.0), row(8, 0.5)]
     queue = queue_of(rows)

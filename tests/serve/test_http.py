@@ -9,13 +9,15 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plimsoll.serve.http import Connection
+from plimsoll.serve.http import Connection, Front, Request
 from plimsoll.testing.server import Reply, Running, everything, settings_of, until, write_artifact
 
 BODY = b'{"texts": ["w1 music"]}'
@@ -235,3 +237,120 @@ def test_bytes_that_make_no_sense_never_break_the_server(served: Running, junk: 
     assert all(status in (200, 400, 404, 405, 408, 413, 431, 501) for status in statuses(found))
     assert statuses(served.raw(LAST)) == [200]
 
+
+
+class Echo:
+    """Answers at once with what it was asked."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def headers(self, request: Request) -> None:
+        if request.path == "/secret":
+            request.respond(401, b"no")
+
+    def request(self, request: Request) -> None:
+        self.said.append((request.method, request.path, dict(request.headers), request.body, request.keep_alive))
+        request.respond(200, request.body)
+
+    def malformed(self, request: Request, status: int, code: str, message: str, retry_after_ms: float = 0) -> None:
+        self.said.append((status, code))
+        request.respond(status, b"")
+
+
+class Written:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written, self.ended = b"", False
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.ended = True
+
+    abort = write_eof = close
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def met(front: Front, app: Echo, parts: list[bytes]) -> tuple[list[Any], bytes, bool]:
+    """Return what an app was asked when a client sent this, what came back, and whether the connection ended."""
+    app.said, front.date = [], b""
+    wire, connection = Written(), front.connection()
+
+    async def send() -> None:
+        connection.connection_made(wire)  # type: ignore[arg-type]
+        for part in parts:
+            if not wire.ended:
+                connection.data_received(part)
+            for _ in range(20):  # turns of requests that came together
+                await asyncio.sleep(0)
+        connection.connection_lost(None)
+
+    asyncio.run(send())
+    return app.said, wire.written, wire.ended
+
+
+def message(head: bytes, body: bytes) -> bytes:
+    return head.replace(b"N", b"%d" % len(body)) + body
+
+
+messages = st.builds(
+    message,
+    st.sampled_from([
+        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: N\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHOST: x\r\nContent-Length:  N\r\n\r\n",
+        b"\r\nPOST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: N\r\n\r\n",
+        b"POST /secret HTTP/1.1\r\nhost: x\r\ncontent-length: N\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: N\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: N\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: upgrade\r\ncontent-length: N\r\n\r\n",
+        b"POST /p HTTP/1.0\r\ncontent-length: N\r\n\r\n",
+        b"POST /p HTTP/1.1\r\ncontent-length: N\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
+        b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"HEAD /v2 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /v2 HTTP/1.1\r\nhost: x\r\nnothing\r\n\r\n",
+    ]),
+    st.sampled_from([b"", b"abcd", b"\r\n\r\n", b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n", b"x" * 60]),
+)
+
+
+@given(sent=st.lists(messages, min_size=1, max_size=5), cuts=st.lists(st.integers(0, 400), max_size=4))
+def test_a_head_that_is_known_means_what_the_parser_makes_of_it(sent: list[bytes], cuts: list[int]) -> None:
+    app, front = Echo(), Front(settings_of(Path("run")), Echo())
+    front.app = app
+    for one in sent:
+        met(front, app, [one])  # those that may be known are, from here on
+    stream = b"".join(sent)
+    places = sorted({0, *(cut for cut in cuts if cut < len(stream)), len(stream)})
+    for parts in (sent, [stream[a:b] for a, b in pairwise(places)]):
+        known = met(front, app, parts)
+        fresh_app = Echo()
+        fresh = Front(settings_of(Path("run")), fresh_app)
+        fresh.learn = lambda data, head: None  # type: ignore[method-assign]
+        assert known == met(fresh, fresh_app, parts)
+        assert (front.bodies, fresh.bodies) == (0, 0)
+
+
+def test_known_heads_are_few_and_hold_no_secret() -> None:
+    app = Echo()
+    front = Front(settings_of(Path("run")), app)
+    for name in (b"authorization", b"X-Api-Key", b"cookie"):
+        assert met(front, app, [b"GET / HTTP/1.1\r\nhost: x\r\n" + name + b": hunter2\r\n\r\n"])[0]
+    met(front, app, [b"GET / HTTP/1.1\r\nhost: x\r\nlong: " + b"y" * 600 + b"\r\n\r\n"])
+    assert not front.heads
+    for i in range(2000):
+        met(front, app, [b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n" % i])
+    assert 0 < len(front.heads) <= 512
