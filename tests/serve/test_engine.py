@@ -246,7 +246,7 @@ def test_a_lane_has_its_next_batch_before_it_answers_where_more_waits_than_a_bat
             assert engine.submit(ticket([[20 + i] * 8], done)) is None
         assert [len(rows) for _, rows, _ in paper.sent] == [1]  # eight may still wait for a better batch
         assert engine.submit(ticket([[29] * 8], done)) is None
-        assert [len(rows) for _, rows, _ in paper.sent] == [1, 7]  # which is nearly as cheap as eight
+        assert [len(rows) for _, rows, _ in paper.sent] == [1, 8]
         for i in range(10, 20):
             assert engine.submit(ticket([[20 + i] * 8], done)) is None
         assert len(paper.sent) == 2  # one ahead and no more
@@ -307,8 +307,8 @@ def test_rows_to_be_asked_alone_come_before_anything_is_given_ahead(made: Any) -
             sizes.append(len(paper.answer()))
         await asyncio.sleep(0)
         # the batch that broke, the one that was given ahead, the eight rows by themselves, and the rest
-        assert sizes[:9] == [7, 7, *[1] * 7]
-        assert sum(sizes[9:]) == 30 - 1 - 14
+        assert sizes[:10] == [8, 8, *[1] * 8]
+        assert sum(sizes[10:]) == 30 - 1 - 16
         assert [t.failure for t in done].count("failed") == 1
         assert [t.failure for t in done].count(None) == 29
 
@@ -321,8 +321,8 @@ def test_a_prediction_counts_what_a_lane_has_been_given(made: Any) -> None:
         done: list[Ticket] = []
         for i in range(10):
             assert engine.submit(ticket([[i] * 8], done)) is None
-        assert [len(rows) for _, rows, _ in paper.sent] == [1, 7]
-        # one row and seven rows run and two wait: 1 + 4 + 1.1 ms, and its own
+        assert [len(rows) for _, rows, _ in paper.sent] == [1, 8]
+        # one row and eight rows run and one waits: 1 + 4.5 + 0.6 ms, and its own
         refusal = engine.submit(ticket([[10] * 8], done, deadline_s=5e-3))
         assert refusal is not None
         assert refusal.code == "overloaded"
