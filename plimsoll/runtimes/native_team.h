@@ -22,7 +22,7 @@ namespace {
 // done. A thread takes its own slice first and then any that nobody has taken. So a helper that the system has not
 // woken yet costs nothing: the caller does its part, and it joins in at the phase it finds.
 
-// Calls at work in this process, of every session: a helper that waits for its own leaves the core to them.
+// Calls at work, of every session of this library: a helper that waits for its own leaves the core to them.
 inline std::atomic<int> at_work{0};
 
 inline void breathe() {
@@ -59,9 +59,10 @@ private:
     struct alignas(64) Taken {
         std::atomic<int64_t> phase{0};  // the last in which this slice was taken
     };
-    // How long a helper stays awake for the next call. To wake it takes some 25 us, and while it is awake the machine is
-    // too: what carries a request from a client to its session and back finds a core that need not be started.
-    static constexpr auto PATIENCE = std::chrono::microseconds(500);
+    // How long a helper stays awake for the next call: to wake it takes some 25 us. The first stays longer where nothing
+    // else computes, and with it the machine: what carries a request from a client to its session and back then finds a
+    // core that need not be started. One core is enough for that, however many helpers there are.
+    static constexpr auto PATIENCE = std::chrono::microseconds(50), LONG_PATIENCE = std::chrono::microseconds(500);
     static constexpr int PATIENT_SPINS = 2000;  // some 40 us
 
     void help(int member);
@@ -146,8 +147,8 @@ void Team::help(int member) {
         for (int spins = 1; called_.load(std::memory_order_acquire) == seen && !stopped_; spins++) {
             breathe();
             if (spins % 64) continue;
-            if (at_work.load(std::memory_order_relaxed) == 0 && std::chrono::steady_clock::now() - since < PATIENCE)
-                continue;
+            const bool quiet = member == 1 && at_work.load(std::memory_order_relaxed) == 0;
+            if (std::chrono::steady_clock::now() - since < (quiet ? LONG_PATIENCE : PATIENCE)) continue;
             std::unique_lock<std::mutex> hold(lock_);
             sleeping_++;
             wakened_.wait(hold, [&] { return called_.load() != seen || stopped_; });

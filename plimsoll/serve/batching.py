@@ -158,9 +158,12 @@ class Queue:
         in_time = [(rows, ms) for rows, ms in sizes if ms <= slack_ms] or sizes[:1]
         cheapest_ms = min([ms / rows for rows, ms in in_time])
         nearly = [(rows, ms) for rows, ms in in_time if ms / rows <= cheapest_ms * _NEARLY]
-        # of those nearly as cheap the smallest, in which fewer rows wait for one another; but with another batch behind
-        # it the largest: each batch takes its turn of the supervisor, which runs on the same cores
-        rows, ms = nearly[-1 if len(waiting) > self.forecast.most_rows else 0]
+        # Of those nearly as cheap the smallest, in which fewer rows wait for one another. But with another batch behind
+        # it the largest, since each batch takes its turn of the supervisor, which runs on the same cores; if it leaves
+        # as much time again to whoever must wait for it.
+        rows, ms = nearly[0]
+        if len(waiting) > self.forecast.most_rows and 2 * nearly[-1][1] <= slack_ms:
+            rows, ms = nearly[-1]
         cut = len(in_time) < len(sizes) and min([ms / rows for rows, ms in sizes]) < cheapest_ms
         return rows, ms, cut
 

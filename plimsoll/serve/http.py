@@ -30,9 +30,11 @@ _AHEAD = 16
 """Requests that a connection may send before the first is answered; then it is not read from."""
 _KNOWN_HEADS, _KNOWN_BYTES = 512, 512
 """Heads that are known again, and the longest of them: a client sends the same one each time but for the length of its
-body, and a parser that calls back for each header takes a sixth of a small request's own work. Under 1 MB in all."""
-_SPECIAL = frozenset((b"transfer-encoding", b"expect", b"authorization", b"x-api-key", b"cookie"))
-"""With one of these a head is not known again: it asks for more than an answer, or is not to be kept."""
+body, and a parser that calls back for each header takes a sixth of a small request's own work. Some 1 MB in all."""
+_PLAIN = frozenset((
+    b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"connection", b"content-type",
+    b"content-length", b"plimsoll-deadline-ms"))
+"""With any other header a head is not known again: it may ask for more than an answer, be new each time, or secret."""
 _CHUNK_COST = 8
 """Bytes on the wire for each byte of a body, at most: more is a flood of tiny chunks."""
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -186,8 +188,10 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         self._took_turn = False
-        # the parser has nothing of a request: what comes begins one
-        end = data.find(b"\r\n\r\n", 0, _KNOWN_BYTES) + 4 if self._phase in ("idle", "new") else 0
+        before = self._ahead[-1] if self._ahead else self._answering
+        # the parser has nothing of a request, and takes another: what comes begins one
+        begins = self._phase in ("idle", "new") and (before is None or before.keep_alive)
+        end = data.find(b"\r\n\r\n", 0, _KNOWN_BYTES) + 4 if begins else 0
         head = self._front.heads.get(data[:end])
         if head is not None and len(data) == end + head.body_bytes:
             self._known(head, data[end:])
@@ -287,8 +291,8 @@ class Connection(asyncio.Protocol):
         self._front.app.headers(request)
         if self._parser.should_upgrade():
             self._left = int(announced)
-        elif request.keep_alive and self._headers.keys().isdisjoint(_SPECIAL):
-            self._head = Head(request.method, path, self._headers, int(announced))
+        elif request.keep_alive and self._headers.keys() <= _PLAIN and b"?" not in self._url:
+            self._head = Head(request.method, path, self._headers, int(announced[:20]))
         if self._refused or self._headers.get(b"expect", b"").lower() != b"100-continue":
             return
         if self._answering is None and self._transport is not None:
@@ -330,7 +334,7 @@ class Connection(asyncio.Protocol):
     def _known(self, head: Head, body: bytes) -> None:
         """Take in a whole request whose head was parsed before; the parser sees nothing of it."""
         request = self._request = Request(self, head.method, head.path, head.headers)
-        self._phase, self._fed = "body", 0
+        self._phase, self._since, self._fed = "body", time.perf_counter(), 0
         self._front.app.headers(request)
         if body:
             self.on_body(body)
@@ -397,6 +401,9 @@ class Connection(asyncio.Protocol):
 
     def _end(self, transport: asyncio.Transport, *, linger: bool) -> None:
         self._refused = True
+        # what was sent after a last request has no answer, and nobody waits for one
+        self._front.bodies -= sum(len(r.body) for r in self._ahead)
+        self._ahead.clear()
         if linger and transport.can_write_eof():
             self._phase, self._since = "linger", time.perf_counter()
             transport.write_eof()

@@ -157,6 +157,17 @@ def test_of_sizes_as_cheap_the_smallest_runs_but_with_a_queue_behind_it_the_larg
     assert [batch and len(batch.rows) for batch in sizes] == [1, 1, MOST_ROWS]
 
 
+def test_a_larger_batch_leaves_time_for_who_must_wait_for_it() -> None:
+    near = [row(20, deadline=8.5e-3), row(30, deadline=9e-3)]
+    queue = queue_of([*near, *(row(10) for _ in range(7))], per_token=0.0, each=1.0, lanes=1)
+    queue.forecast.crowded_ms[1:] = [[n + 0.02] * (LONGEST + 1) for n in range(1, MOST_ROWS + 1)]
+    now, ended = 0.0, dict[int, float]()
+    while (batch := queue.pick(now, 1)) is not None:
+        now += batch.predicted_ms / 1e3
+        ended |= {id(one): now for one in batch.rows}
+    assert all(ended[id(one)] <= one.deadline for one in near)
+
+
 def test_what_nobody_waits_for_any_more_leaves_the_queue() -> None:
     rows = [row(8, 0.5), row(9, 3.0), row(8, 0.5)]
     queue = queue_of(rows)

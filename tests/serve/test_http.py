@@ -240,10 +240,11 @@ def test_bytes_that_make_no_sense_never_break_the_server(served: Running, junk: 
 
 
 class Echo:
-    """Answers at once with what it was asked."""
+    """Answers with what it was asked, at once or in a later turn of the loop."""
 
     def __init__(self) -> None:
         self.said: list[Any] = []
+        self.later = False
 
     def headers(self, request: Request) -> None:
         if request.path == "/secret":
@@ -251,7 +252,10 @@ class Echo:
 
     def request(self, request: Request) -> None:
         self.said.append((request.method, request.path, dict(request.headers), request.body, request.keep_alive))
-        request.respond(200, request.body)
+        if self.later:
+            asyncio.get_running_loop().call_soon(request.respond, 200, request.body)
+        else:
+            request.respond(200, request.body)
 
     def malformed(self, request: Request, status: int, code: str, message: str, retry_after_ms: float = 0) -> None:
         self.said.append((status, code))
@@ -262,7 +266,10 @@ class Written:
     """A transport that keeps what is written."""
 
     def __init__(self) -> None:
-        self.written, self.ended = b"", False
+        self.written, self.ended, self.busy = b"", False, False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def is_closing(self) -> bool:
         return self.ended
@@ -283,8 +290,8 @@ class Written:
     def resume_reading(self) -> None: ...
 
 
-def met(front: Front, app: Echo, parts: list[bytes]) -> tuple[list[Any], bytes, bool]:
-    """Return what an app was asked when a client sent this, what came back, and whether the connection ended."""
+def met(front: Front, app: Echo, parts: list[bytes]) -> tuple[list[Any], bytes, bool, bool]:
+    """Return what an app was asked when a client sent this, what came back, whether that was its end, and busy then."""
     app.said, front.date = [], b""
     wire, connection = Written(), front.connection()
 
@@ -293,12 +300,15 @@ def met(front: Front, app: Echo, parts: list[bytes]) -> tuple[list[Any], bytes, 
         for part in parts:
             if not wire.ended:
                 connection.data_received(part)
-            for _ in range(20):  # turns of requests that came together
+            for _ in range(0 if app.later else 20):  # turns of requests that came together
                 await asyncio.sleep(0)
+        for _ in range(40):
+            await asyncio.sleep(0)
+        wire.busy = connection.busy()
         connection.connection_lost(None)
 
     asyncio.run(send())
-    return app.said, wire.written, wire.ended
+    return app.said, wire.written, wire.ended, wire.busy
 
 
 def message(head: bytes, body: bytes) -> bytes:
@@ -327,30 +337,48 @@ messages = st.builds(
 )
 
 
-@given(sent=st.lists(messages, min_size=1, max_size=5), cuts=st.lists(st.integers(0, 400), max_size=4))
-def test_a_head_that_is_known_means_what_the_parser_makes_of_it(sent: list[bytes], cuts: list[int]) -> None:
+@given(sent=st.lists(messages, min_size=1, max_size=5), cuts=st.lists(st.integers(0, 400), max_size=4),
+       later=st.booleans())
+def test_a_head_that_is_known_means_what_the_parser_makes_of_it(
+    sent: list[bytes], cuts: list[int], later: bool
+) -> None:
     app, front = Echo(), Front(settings_of(Path("run")), Echo())
     front.app = app
     for one in sent:
         met(front, app, [one])  # those that may be known are, from here on
+    app.later = later
     stream = b"".join(sent)
     places = sorted({0, *(cut for cut in cuts if cut < len(stream)), len(stream)})
     for parts in (sent, [stream[a:b] for a, b in pairwise(places)]):
         known = met(front, app, parts)
         fresh_app = Echo()
+        fresh_app.later = later
         fresh = Front(settings_of(Path("run")), fresh_app)
         fresh.learn = lambda data, head: None  # type: ignore[method-assign]
         assert known == met(fresh, fresh_app, parts)
+        assert not (known[2] and known[3])  # what has ended holds up no shutdown
         assert (front.bodies, fresh.bodies) == (0, 0)
 
 
 def test_known_heads_are_few_and_hold_no_secret() -> None:
     app = Echo()
     front = Front(settings_of(Path("run")), app)
-    for name in (b"authorization", b"X-Api-Key", b"cookie"):
+    for name in (b"authorization", b"X-Api-Key", b"cookie", b"x-any", b"traceparent"):
         assert met(front, app, [b"GET / HTTP/1.1\r\nhost: x\r\n" + name + b": hunter2\r\n\r\n"])[0]
+    assert met(front, app, [b"GET /?key=hunter2 HTTP/1.1\r\nhost: x\r\n\r\n"])[0]
     met(front, app, [b"GET / HTTP/1.1\r\nhost: x\r\nlong: " + b"y" * 600 + b"\r\n\r\n"])
     assert not front.heads
     for i in range(2000):
         met(front, app, [b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n" % i])
     assert 0 < len(front.heads) <= 512
+
+
+def test_what_follows_a_last_request_is_not_answered_though_its_head_is_known() -> None:
+    app = Echo()
+    front = Front(settings_of(Path("run")), app)
+    plain, last = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    met(front, app, [plain])
+    app.later = True
+    said, written, ended, busy = met(front, app, [last, plain])
+    assert [one[1] for one in said if one[0] == "GET"] == ["/b"]
+    assert (statuses(written), ended, busy) == ([200], True, False)
